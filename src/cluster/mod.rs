@@ -1,0 +1,2 @@
+//! Kubernetes as kpf sees it.
+pub mod target;

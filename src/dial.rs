@@ -1,0 +1,1 @@
+//! From a pod to a tunnel.

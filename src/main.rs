@@ -1,0 +1,2 @@
+//! The `kpf` binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! SPDY/3.1 as Kubernetes speaks it, sans-IO.
