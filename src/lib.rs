@@ -21,3 +21,4 @@ pub mod spdy;
 pub mod splice;
 pub mod tunnel;
 pub mod ui;
+pub mod untrusted;

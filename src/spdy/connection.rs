@@ -135,7 +135,15 @@ impl Connection {
         !(self.control.is_empty() && self.pongs.is_empty() && self.ready.is_empty())
     }
 
-    /// Bytes that `stream` holds unread.
+    /// Bytes that a `write` to the stream would take now.
+    #[must_use]
+    pub fn writable(&self, id: StreamId) -> usize {
+        self.streams.get(&id).map_or(0, |stream| {
+            self.config.send_buffer.saturating_sub(stream.send.len())
+        })
+    }
+
+    /// Bytes that the stream holds unread.
     #[must_use]
     pub fn unread(&self, id: StreamId) -> usize {
         self.streams
