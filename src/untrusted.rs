@@ -1,32 +1,50 @@
-//! Text that a server, a proxy or a pod wrote, made fit for a terminal and a log.
+//! Text that a server, a proxy or a pod has sent, made fit for a terminal and a log.
+//!
+//! Every layer shows such text in its errors, so this imports nothing of the crate.
 
-/// One line of at most `max` characters: control characters are escaped, runs of white space become one blank.
-#[must_use]
-pub fn line(text: &str, max: usize) -> String {
+use std::fmt::Write as _;
+
+/// Makes one bounded line of `text`: runs of white space become one space, everything that could steer
+/// a terminal (control characters, bidirectional overrides, other invisible ones) is escaped as `\u{..}`,
+/// and at most `max` characters of the result are kept, the last of them `…` where something was cut.
+pub fn printable(text: &str, max: usize) -> String {
     let mut line = String::new();
-    for (count, part) in text
-        .split_whitespace()
-        .flat_map(|word| std::iter::once(' ').chain(word.chars()))
-        .skip(1)
-        .enumerate()
-    {
-        if count == max {
-            line.push('…');
-            break;
+    let mut length = 0;
+    for word in text.split_whitespace() {
+        if length > 0 {
+            line.push(' ');
+            length += 1;
         }
-        if part.is_control() || is_deceptive(part) {
-            line.extend(part.escape_unicode());
-        } else {
-            line.push(part);
+        for c in word.chars() {
+            if is_hidden(c) {
+                let _ = write!(line, "\\u{{{:x}}}", u32::from(c)); // a String takes everything
+            } else {
+                line.push(c);
+            }
+            length += 1;
+            if length > max {
+                return cut(&line, max);
+            }
         }
     }
-    line
+    cut(&line, max)
 }
 
-/// Characters that change how others are shown: bidirectional controls, zero-width ones, tags.
-fn is_deceptive(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
-        | '\u{e0000}'..='\u{e007f}')
+fn cut(line: &str, max: usize) -> String {
+    if line.chars().count() <= max {
+        return line.to_owned();
+    }
+    line.chars()
+        .take(max.saturating_sub(1))
+        .chain(['…'])
+        .collect()
+}
+
+/// Control characters of both sets, and the format characters that reorder or hide what follows.
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]
@@ -34,19 +52,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escapes_what_a_terminal_would_act_on() {
-        assert_eq!(line("a\x1b[31mred\x07", 100), "a\\u{1b}[31mred\\u{7}");
-        assert_eq!(line("ab\u{202e}cd", 100), "ab\\u{202e}cd");
+    fn one_line_without_control_characters() {
+        assert_eq!(
+            printable("pods\t\"x\"\r\n  not found\n", 80),
+            "pods \"x\" not found"
+        );
+        assert_eq!(
+            printable("\u{1b}[2Jgone\u{9b}K\u{202e}txt", 80),
+            "\\u{1b}[2Jgone\\u{9b}K\\u{202e}txt"
+        );
+        assert_eq!(printable(" \n ", 80), "");
+        assert_eq!(printable("grüße 日本", 80), "grüße 日本");
     }
 
     #[test]
-    fn joins_lines_and_trims() {
-        assert_eq!(line("  one\r\n\ttwo  \n", 100), "one two");
-    }
-
-    #[test]
-    fn is_bounded() {
-        assert_eq!(line("abcdef", 3), "abc…");
-        assert_eq!(line("abc", 3), "abc");
+    fn never_longer_than_asked() {
+        assert_eq!(printable("abcdef", 6), "abcdef");
+        assert_eq!(printable("abcdefg", 6), "abcde…");
+        for max in 0..20 {
+            let escaped = printable(&"\u{1b}x ".repeat(50), max);
+            assert!(escaped.chars().count() <= max.max(1), "{max}: {escaped}");
+        }
     }
 }

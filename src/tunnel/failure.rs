@@ -50,7 +50,7 @@ impl Failure {
             "PodSandbox with ID",
             "is not running",
         ];
-        let text = untrusted::line(&String::from_utf8_lossy(text), MAX_TEXT);
+        let text = untrusted::printable(&String::from_utf8_lossy(text), MAX_TEXT);
         if GONE.iter().any(|gone| text.contains(gone)) {
             Self::PodGone(text)
         } else if text.to_ascii_lowercase().contains("connection refused") {

@@ -169,8 +169,8 @@ async fn every_end_has_its_verdict() {
     const GONE: &str =
         "error forwarding port 1 to pod x, uid : failed to find sandbox \"x\" in store: not found";
     use Step::{Cut, FinData, FinError, GoAway, RstData, RstError, Text};
-    let refused = || Failure::Refused(crate::untrusted::line(REFUSED, 1024));
-    let gone = || Failure::PodGone(crate::untrusted::line(GONE, 1024));
+    let refused = || Failure::Refused(crate::untrusted::printable(REFUSED, 1024));
+    let gone = || Failure::PodGone(crate::untrusted::printable(GONE, 1024));
     let unpaired = "(conn=1, request=0) timed out waiting for streams";
     #[rustfmt::skip]
     let cases: &[(&str, &[Step], Result<(), Failure>)] = &[
