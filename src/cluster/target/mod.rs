@@ -11,19 +11,24 @@
 //! | `NS/TYPE/NAME` | all three |
 //! | `OBJECT.NS.kpf`, `OBJECT.NS.CONTEXT.kpf` | the host form: OBJECT is a pod's name or `TYPE_NAME` |
 //!
-//! The stories: this file reads a target, [`ports`] reads port specifications and translates them as kubectl does,
-//! [`preference`](self) orders the pods of a workload, [`resolve`](Resolved) asks the cluster. Everything but
-//! `resolve` is pure.
+//! This file reads a target; [`ports`] reads ports; `translate` finds the pod's port behind a service's or a name;
+//! `preference` orders the pods of a workload; `resolve` asks the cluster, and is the only one that does.
 
 mod kind;
 pub mod ports;
+mod preference;
+mod resolve;
+mod translate;
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use thiserror::Error;
 
 pub use self::kind::Kind;
+pub use self::resolve::{PodRef, Resolved, resolve};
+pub use self::translate::PodPort;
 
 /// What a user wants to reach, before anything was asked of a cluster.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -142,13 +147,68 @@ impl fmt::Display for Target {
     }
 }
 
-/// Why a target does not lead to a pod and its ports. One line each; the text of a server may be in it, so it is
-/// shown through [`ui::escape`](crate::ui::escape) only.
+/// Why a target does not lead to a pod and its ports, in one line each. What a server has said is in it as
+/// [`printable`](crate::untrusted::printable) text.
 #[derive(Debug, Error)]
 pub enum TargetError {
     /// What was typed makes no sense, whatever the cluster has.
     #[error("{0}")]
     Usage(String),
+    /// The cluster has no such object.
+    #[error("{message} in namespace `{namespace}`")]
+    NotFound {
+        /// The server's words, as in `pods "web" not found`.
+        message: String,
+        /// Where it was looked for.
+        namespace: String,
+    },
+    /// The cluster does not know who asks (401).
+    #[error("you must be logged in to the server: {0}")]
+    Unauthorized(String),
+    /// The role of who asks lacks a right (403); the server's words name the verb and the resource.
+    #[error("{0}")]
+    Forbidden(String),
+    /// The object exists but no pod can be found through it: a service without a selector.
+    #[error("{0}")]
+    NoPods(String),
+    /// The pod exists but does not run, and did not start in time.
+    #[error(
+        "unable to forward port because pod is not running. Current status={status} (pod `{pod}`)"
+    )]
+    NotRunning {
+        /// The pod's name.
+        pod: String,
+        /// Its phase, and what its containers wait for if they say so: `Pending, ImagePullBackOff`.
+        status: String,
+    },
+    /// The pod or service has no such port, or it is for UDP.
+    #[error("{0}")]
+    NoSuchPort(String),
+    /// Nothing suitable came up in time.
+    #[error("timed out waiting for the condition: {waited_for} within {timeout:?}")]
+    TimedOut {
+        /// What did not happen.
+        waited_for: String,
+        /// How long it was given.
+        timeout: Duration,
+    },
+    /// The cluster could not be asked: no connection, no credentials, no proxy.
+    #[error("cannot ask the cluster for {what}")]
+    Unreachable {
+        /// What was asked for, as in `pod/web`.
+        what: String,
+        /// Why not.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The cluster answered, but not what was asked.
+    #[error("the cluster failed to give {what}: {message}")]
+    Failed {
+        /// What was asked for.
+        what: String,
+        /// The server's words, or what is wrong with them.
+        message: String,
+    },
 }
 
 /// `OBJECT.NS` or `NAME.NS.CONTEXT`: no slashes, because scp and rsync would cut the host at them.
@@ -239,7 +299,34 @@ fn is_label_shaped(word: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::{Value, json};
+
     use super::*;
+
+    /// A pod on a node, running and ready since noon, with `patch` merged into it.
+    pub(super) fn pod(name: &str, patch: Value) -> Pod {
+        let mut pod = json!({
+            "metadata": { "name": name, "uid": format!("uid-{name}"), "creationTimestamp": "2026-01-01T11:00:00Z" },
+            "spec": { "nodeName": "node", "containers": [{ "name": "main" }] },
+            "status": { "phase": "Running", "conditions": [
+                { "type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T12:00:00Z" },
+            ] },
+        });
+        merge(&mut pod, patch);
+        serde_json::from_value(pod).unwrap()
+    }
+
+    fn merge(into: &mut Value, patch: Value) {
+        match (into, patch) {
+            (Value::Object(into), Value::Object(patch)) => {
+                for (key, value) in patch {
+                    merge(into.entry(key).or_insert(Value::Null), value);
+                }
+            }
+            (into, patch) => *into = patch,
+        }
+    }
 
     fn parse(word: &str) -> Target {
         word.parse()
