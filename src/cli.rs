@@ -64,6 +64,13 @@ pub fn exit_code(error: &clap::Error) -> u8 {
     u8::from(error.use_stderr())
 }
 
+/// The script that completes `kpf` in this shell; the package has the same under `completions/`.
+pub fn completion_script(shell: clap_complete::Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "kpf", &mut script);
+    script
+}
+
 /// What to do.
 #[derive(Subcommand)]
 pub enum Command {

@@ -69,7 +69,7 @@ impl Args for Forwards {
     fn augment_args(command: Command) -> Command {
         command.arg(
             Arg::new(WORDS)
-                .value_name("TARGET [[ADDR:]LOCAL:]REMOTE")
+                .value_name("TARGET PORTS")
                 .num_args(1..)
                 .help("A target and its ports, then maybe another target and its ports")
                 .long_help(WORDS_HELP),
