@@ -1,1 +1,5 @@
 //! The one integration binary.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod generated;
+mod layers;
