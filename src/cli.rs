@@ -6,7 +6,6 @@
 mod values;
 mod words;
 
-use std::env;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,6 +14,7 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, 
 
 use crate::cluster::target::Target;
 use crate::cluster::target::ports::{Address, RemotePort};
+use crate::cluster::{Environment, Options, Stdin};
 
 pub use self::words::{Forward, Forwards};
 
@@ -154,10 +154,15 @@ pub struct ReachArgs {
 
 impl ReachArgs {
     /// The transport for port-forward: the flag's, or what kubectl's environment variable makes of `auto`.
-    pub fn transport(&self) -> Transport {
-        let websockets = env::var_os("KUBECTL_PORT_FORWARD_WEBSOCKETS");
-        self.transport
-            .unless_disabled(websockets.as_ref().and_then(|value| value.to_str()))
+    pub fn transport(&self, environment: &Environment) -> Transport {
+        // kubectl looks for this word and nothing else, in any case
+        let disabled = environment
+            .text(&["KUBECTL_PORT_FORWARD_WEBSOCKETS"])
+            .is_some_and(|value| value.eq_ignore_ascii_case("false"));
+        match self.transport {
+            Transport::Auto if disabled => Transport::Spdy,
+            transport => transport,
+        }
     }
 }
 
@@ -170,16 +175,6 @@ pub enum Transport {
     Websocket,
     /// SPDY on the upgraded connection itself.
     Spdy,
-}
-
-impl Transport {
-    /// kubectl looks for the word `false` and nothing else, in any case. A flag that was given wins.
-    fn unless_disabled(self, websockets: Option<&str>) -> Self {
-        match websockets {
-            Some(value) if self == Self::Auto && value.eq_ignore_ascii_case("false") => Self::Spdy,
-            _ => self,
-        }
-    }
 }
 
 /// kubectl's global flags. Has no `Debug`, for the token and the password.
@@ -308,6 +303,39 @@ pub struct GlobalArgs {
 
     #[command(flatten)]
     without_effect: WithoutEffect,
+}
+
+impl GlobalArgs {
+    /// What the cluster layer takes: plain data, no flags. An empty value counts as not given, as in kubectl.
+    pub fn to_options(&self, environment: Environment, stdin: Stdin) -> Options {
+        let text = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
+        let path =
+            |value: &Option<PathBuf>| value.clone().filter(|value| !value.as_os_str().is_empty());
+        Options {
+            kubeconfig: path(&self.kubeconfig),
+            context: text(&self.context),
+            cluster: text(&self.cluster),
+            user: text(&self.user),
+            namespace: text(&self.namespace),
+            server: text(&self.server),
+            token: text(&self.token),
+            username: text(&self.username),
+            password: text(&self.password),
+            as_user: text(&self.as_user),
+            as_groups: self.as_groups.clone(),
+            as_uid: text(&self.as_uid),
+            as_user_extra: self.as_user_extra.clone(),
+            certificate_authority: path(&self.certificate_authority),
+            client_certificate: path(&self.client_certificate),
+            client_key: path(&self.client_key),
+            tls_server_name: text(&self.tls_server_name),
+            insecure_skip_tls_verify: self.insecure_skip_tls_verify,
+            request_timeout: Some(self.request_timeout).filter(|timeout| !timeout.is_zero()),
+            proxy_url: text(&self.proxy_url),
+            environment,
+            stdin,
+        }
+    }
 }
 
 /// Flags of kubectl that change nothing in kpf, taken so that scripts need no change.
@@ -497,7 +525,7 @@ mod tests {
                 1,
                 "invalid port format '8080:80'",
             ),
-            ("kpf connect a//b 80", 1, "leads to no pod"),
+            ("kpf connect a//b 80", 1, "`a//b` lacks a type"),
             ("kpf completions tcsh", 1, "invalid value 'tcsh'"),
         ] {
             let error = parse(line)
@@ -510,15 +538,59 @@ mod tests {
 
     #[test]
     fn websockets_can_be_disabled_as_in_kubectl() {
-        use Transport::{Auto, Spdy, Websocket};
         for (flag, variable, expected) in [
-            (Auto, None, Auto),
-            (Auto, Some("False"), Spdy),
-            (Auto, Some("0"), Auto),
-            (Websocket, Some("false"), Websocket),
-            (Spdy, Some("true"), Spdy),
+            ("auto", "", Transport::Auto),
+            ("auto", "False", Transport::Spdy),
+            ("auto", "0", Transport::Auto),
+            ("websocket", "false", Transport::Websocket),
+            ("spdy", "true", Transport::Spdy),
         ] {
-            assert_eq!(flag.unless_disabled(variable), expected);
+            let args = forward(&format!("kpf web 80 --transport {flag}"));
+            let environment =
+                Environment::from_iter([("KUBECTL_PORT_FORWARD_WEBSOCKETS", variable)]);
+            assert_eq!(
+                args.reach.transport(&environment),
+                expected,
+                "{flag} {variable}"
+            );
         }
+    }
+
+    #[test]
+    fn every_flag_reaches_the_cluster() {
+        let all = "kpf connect web 22 --kubeconfig a --context b --cluster c --user d -n e -s f --token g --username h \
+            --password i --as j --as-group k --as-uid l --as-user-extra m=n --certificate-authority o \
+            --client-certificate p --client-key q --tls-server-name r --insecure-skip-tls-verify --request-timeout 9 \
+            --proxy-url s";
+        let options = parsed(all)
+            .global
+            .to_options(Environment::default(), Stdin::Taken);
+        let path = |path| Some(PathBuf::from(path));
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(options.kubeconfig, path("a"));
+        assert_eq!(options.context, text("b"));
+        assert_eq!(options.cluster, text("c"));
+        assert_eq!(options.user, text("d"));
+        assert_eq!(options.namespace, text("e"));
+        assert_eq!(options.server, text("f"));
+        assert_eq!(options.token, text("g"));
+        assert_eq!(options.username, text("h"));
+        assert_eq!(options.password, text("i"));
+        assert_eq!(options.as_user, text("j"));
+        assert_eq!(options.as_groups, ["k"]);
+        assert_eq!(options.as_uid, text("l"));
+        assert_eq!(options.as_user_extra, ["m=n"]);
+        assert_eq!(options.certificate_authority, path("o"));
+        assert_eq!(options.client_certificate, path("p"));
+        assert_eq!(options.client_key, path("q"));
+        assert_eq!(options.tls_server_name, text("r"));
+        assert!(options.insecure_skip_tls_verify);
+        assert_eq!(options.request_timeout, Some(Duration::from_secs(9)));
+        assert_eq!(options.proxy_url, text("s"));
+        assert_eq!(options.stdin, Stdin::Taken);
+        let none = parsed("kpf web 80")
+            .global
+            .to_options(Environment::default(), Stdin::Free);
+        assert_eq!(none.request_timeout, None);
     }
 }

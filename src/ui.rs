@@ -66,9 +66,17 @@ impl Ui {
         }
     }
 
-    /// A failure, with its causes if it is an `anyhow::Error`.
+    /// A failure, with its causes if it is an `anyhow::Error`. As in kubectl, `error:` stands before it unless it
+    /// begins as the line of a server or of a connection does.
     pub fn error(&self, error: impl Display) {
-        self.stderr.print(&format!("error: {}", one_line(error)));
+        let error = one_line(error);
+        match BEGINNINGS
+            .iter()
+            .any(|beginning| error.starts_with(beginning))
+        {
+            true => self.stderr.print(&error),
+            false => self.stderr.print(&format!("error: {error}")),
+        }
     }
 
     /// Something that went another way than was asked for, but went on.
@@ -164,6 +172,13 @@ fn own_stderr() -> io::Result<File> {
     Ok(io::stderr().as_handle().try_clone_to_owned()?.into())
 }
 
+/// kubectl's lines for what a server says and for one that can't be reached.
+const BEGINNINGS: [&str; 3] = [
+    "Error from server",
+    "The connection to the server",
+    "Unable to connect to the server",
+];
+
 fn one_line(text: impl Display) -> String {
     printable(&format!("{text:#}"), LONGEST)
 }
@@ -223,6 +238,8 @@ mod tests {
             next(&mut stderr),
             "error: forwarding to `web`: refused \\u{1b}[2J\n"
         );
+        ui.error("Error from server (NotFound): x");
+        assert_eq!(next(&mut stderr), "Error from server (NotFound): x\n");
         ui.warning("a\r\nb");
         assert_eq!(next(&mut stderr), "warning: a b\n");
         ui.notice("\u{4e16}".repeat(5000));

@@ -26,8 +26,10 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::{Options, RequestError, contexts};
+
 pub use self::kind::Kind;
-pub use self::resolve::{PodRef, Resolved, resolve};
+pub use self::resolve::{PodRef, Resolved};
 pub use self::translate::PodPort;
 
 /// What a user wants to reach, before anything was asked of a cluster.
@@ -70,32 +72,29 @@ impl Target {
         }
     }
 
-    /// The context that the host form names, as the kubeconfig spells it; none where the target names no context.
+    /// Puts the context that the host form names into `options`; nothing changes where the target names none.
     ///
     /// ssh lower-cases host names before it hands them to a ProxyCommand, so a context also matches without
     /// regard to case where that is unambiguous.
     ///
     /// # Errors
     ///
-    /// [`TargetError::Usage`] where `known` has no such context, or several that differ only in case.
-    pub fn context<'a>(&self, known: &'a [String]) -> Result<Option<&'a str>, TargetError> {
+    /// [`TargetError::Usage`] where the kubeconfig has no such context, or several that differ only in case, or
+    /// where `--context` says another one; [`TargetError::Config`] where it can't be read.
+    pub fn choose_context(&self, options: &mut Options) -> Result<(), TargetError> {
         let Some(wanted) = &self.context else {
-            return Ok(None);
+            return Ok(());
         };
-        if let Some(exact) = known.iter().find(|context| *context == wanted) {
-            return Ok(Some(exact));
-        }
-        let mut alike = known
-            .iter()
-            .filter(|context| context.eq_ignore_ascii_case(wanted));
-        match (alike.next(), alike.next()) {
-            (Some(only), None) => Ok(Some(only)),
-            (Some(one), Some(other)) => Err(TargetError::Usage(format!(
-                "`{wanted}` can mean the context `{one}` or `{other}`: write it with --context"
+        let known = contexts(options)?;
+        let context = find_context(wanted, &known)?;
+        match &options.context {
+            Some(flag) if flag != context => Err(TargetError::Usage(format!(
+                "the target names the context `{context}` but --context says `{flag}`: leave one of them out"
             ))),
-            (None, _) => Err(TargetError::Usage(format!(
-                "`{wanted}` is no context of the kubeconfig; a host with three words or more ends in .NAMESPACE.CONTEXT.kpf"
-            ))),
+            _ => {
+                options.context = Some(context.to_owned());
+                Ok(())
+            }
         }
     }
 }
@@ -154,23 +153,43 @@ pub enum TargetError {
     /// What was typed makes no sense, whatever the cluster has.
     #[error("{0}")]
     Usage(String),
+    /// The kubeconfig can't be searched for the context that the target names.
+    #[error(transparent)]
+    Config(#[from] super::Error),
     /// The cluster has no such object.
-    #[error("{message} in namespace `{namespace}`")]
+    #[error("{source} in namespace `{namespace}`")]
     NotFound {
-        /// The server's words, as in `pods "web" not found`.
-        message: String,
         /// Where it was looked for.
         namespace: String,
+        /// The server's words, as in `pods "web" not found`.
+        source: RequestError,
     },
-    /// The cluster does not know who asks (401).
-    #[error("you must be logged in to the server: {0}")]
-    Unauthorized(String),
-    /// The role of who asks lacks a right (403); the server's words name the verb and the resource.
-    #[error("{0}")]
-    Forbidden(String),
+    /// The cluster refused to answer or could not be asked.
+    #[error(transparent)]
+    Request(RequestError),
+    /// The cluster was asked and has not answered in time.
+    #[error("the API server did not answer about `{target}` within {wait:?}")]
+    NoAnswer {
+        /// What it was asked for.
+        target: String,
+        /// How long it was given.
+        wait: Duration,
+    },
     /// The object exists but no pod can be found through it: a service without a selector.
     #[error("{0}")]
     NoPods(String),
+    /// No pod of the object came up in time.
+    #[error(
+        "timed out waiting for the condition: no pod of `{target}` came up in namespace `{namespace}` within {wait:?}"
+    )]
+    NoPodInTime {
+        /// The object.
+        target: String,
+        /// Where it is.
+        namespace: String,
+        /// How long it was given.
+        wait: Duration,
+    },
     /// The pod exists but does not run, and did not start in time.
     #[error(
         "unable to forward port because pod is not running. Current status={status} (pod `{pod}`)"
@@ -184,31 +203,6 @@ pub enum TargetError {
     /// The pod or service has no such port, or it is for UDP.
     #[error("{0}")]
     NoSuchPort(String),
-    /// Nothing suitable came up in time.
-    #[error("timed out waiting for the condition: {waited_for} within {timeout:?}")]
-    TimedOut {
-        /// What did not happen.
-        waited_for: String,
-        /// How long it was given.
-        timeout: Duration,
-    },
-    /// The cluster could not be asked: no connection, no credentials, no proxy.
-    #[error("cannot ask the cluster for {what}")]
-    Unreachable {
-        /// What was asked for, as in `pod/web`.
-        what: String,
-        /// Why not.
-        #[source]
-        source: Box<kube::Error>,
-    },
-    /// The cluster answered, but not what was asked.
-    #[error("the cluster failed to give {what}: {message}")]
-    Failed {
-        /// What was asked for.
-        what: String,
-        /// The server's words, or what is wrong with them.
-        message: String,
-    },
 }
 
 /// `OBJECT.NS` or `NAME.NS.CONTEXT`: no slashes, because scp and rsync would cut the host at them.
@@ -238,7 +232,30 @@ fn host_form(word: &str) -> Result<Target, TargetError> {
     })
 }
 
+fn find_context<'a>(wanted: &str, known: &'a [String]) -> Result<&'a str, TargetError> {
+    if let Some(exact) = known.iter().find(|context| *context == wanted) {
+        return Ok(exact);
+    }
+    let mut alike = known
+        .iter()
+        .filter(|context| context.eq_ignore_ascii_case(wanted));
+    match (alike.next(), alike.next()) {
+        (Some(only), None) => Ok(only),
+        (Some(one), Some(other)) => Err(TargetError::Usage(format!(
+            "`{wanted}` can mean the context `{one}` or `{other}`: write it with --context"
+        ))),
+        (None, _) => Err(TargetError::Usage(format!(
+            "`{wanted}` is no context of the kubeconfig; three words or more end in .NAMESPACE.CONTEXT.kpf"
+        ))),
+    }
+}
+
 fn known_kind(word: &str, kind: &str) -> Result<Kind, TargetError> {
+    if kind.is_empty() {
+        return Err(TargetError::Usage(format!(
+            "`{word}` lacks a type: write TYPE/NAME or NAMESPACE/TYPE/NAME"
+        )));
+    }
     Kind::from_word(kind).ok_or_else(|| {
         TargetError::Usage(format!(
             "`{kind}` in `{word}` leads to no pod: the types are {}",
@@ -399,7 +416,7 @@ mod tests {
             ("/web", "nothing before its slash"),
             ("pod/", "lacks the name of a pod"),
             ("shop/", "lacks the name of a pod"),
-            ("shop//web", "`` in `shop//web` leads to no pod"),
+            ("shop//web", "`shop//web` lacks a type"),
             ("a/pod/b/c", "too many slashes"),
             ("Web", "`Web` is no name of a pod"),
             ("web_1", "`web_1` is no name"),
@@ -459,32 +476,52 @@ mod tests {
     #[test]
     fn a_context_is_one_of_the_kubeconfig() {
         let known = ["prod", "Dev", "TEST", "test"].map(str::to_owned);
-        let context = |word: &str| {
-            parse(word)
-                .context(&known)
-                .map(|found| found.map(str::to_owned))
+        for (wanted, context) in [("prod", "prod"), ("dev", "Dev"), ("test", "test")] {
+            assert_eq!(find_context(wanted, &known).unwrap(), context);
+        }
+        let error = |wanted| find_context(wanted, &known).unwrap_err().to_string();
+        assert!(error("Test").contains("`TEST` or `test`"));
+        assert!(error("shop").contains("`shop` is no context"));
+    }
+
+    #[test]
+    fn the_host_form_chooses_the_context() {
+        let folder = tempfile::tempdir().unwrap();
+        let kubeconfig = folder.path().join("config");
+        let context = |name| json!({ "name": name, "context": { "cluster": "c", "user": "u" } });
+        let config = json!({ "contexts": [context("prod"), context("Dev")] });
+        std::fs::write(&kubeconfig, config.to_string()).unwrap();
+        let options = |context: Option<&str>| Options {
+            kubeconfig: Some(kubeconfig.clone()),
+            context: context.map(str::to_owned),
+            ..Options::default()
         };
-        assert_eq!(context("web.shop.kpf").unwrap(), None);
-        assert_eq!(
-            context("web.shop.prod.kpf").unwrap().as_deref(),
-            Some("prod")
-        );
-        assert_eq!(context("web.shop.dev.kpf").unwrap().as_deref(), Some("Dev"));
-        assert_eq!(
-            context("web.shop.test.kpf").unwrap().as_deref(),
-            Some("test")
-        );
-        assert!(
-            context("web.shop.Test.kpf")
-                .unwrap_err()
-                .to_string()
-                .contains("`TEST` or `test`")
-        );
-        assert!(
-            context("web.v1.shop.kpf")
-                .unwrap_err()
-                .to_string()
-                .contains("`shop` is no context")
-        );
+        for (word, flag, expected) in [
+            ("web.shop.dev.kpf", None, Ok(Some("Dev"))),
+            ("web.shop.prod.kpf", Some("prod"), Ok(Some("prod"))),
+            ("web.shop.kpf", Some("Dev"), Ok(Some("Dev"))),
+            ("web", None, Ok(None)),
+            (
+                "web.shop.prod.kpf",
+                Some("Dev"),
+                Err("names the context `prod` but --context says `Dev`"),
+            ),
+            (
+                "web.v1.shop.kpf",
+                None,
+                Err("`shop` is no context of the kubeconfig"),
+            ),
+        ] {
+            let mut options = options(flag);
+            match (parse(word).choose_context(&mut options), expected) {
+                (Ok(()), Ok(expected)) => {
+                    assert_eq!(options.context.as_deref(), expected, "{word}")
+                }
+                (Err(error), Err(part)) => {
+                    assert!(error.to_string().contains(part), "{word}: {error}")
+                }
+                (found, _) => panic!("{word}: {found:?}"),
+            }
+        }
     }
 }

@@ -23,6 +23,7 @@ use super::ports::RemotePort;
 use super::preference::{is_deleting, phase, preferred_first, ready_condition};
 use super::translate::{port_of_pod, port_of_service, service_port};
 use super::{Kind, PodPort, Target, TargetError};
+use crate::cluster::{Cluster, RequestError};
 use crate::untrusted::printable;
 
 /// Where a pod is.
@@ -75,18 +76,45 @@ impl Target {
     }
 }
 
-/// Finds the pod that `target` leads to in `namespace`, and its ports.
-///
-/// A pod that was named is taken as soon as it runs, as kubectl takes it. Of the pods of anything else, the best
-/// one that is ready is taken; there kubectl would take one that is not. If there is none, this waits for one until
-/// `wait` has passed since the call, and then takes one that at least runs. `wait` also bounds every request.
-///
-/// Holds nothing: dropping the future at any point loses nothing.
-///
-/// # Errors
-///
-/// Wrong names, missing rights and undeclared ports are told at once, without waiting.
-pub async fn resolve(
+impl Cluster {
+    /// Finds the pod that `target` leads to, and its ports.
+    ///
+    /// A pod that was named is taken as soon as it runs, as kubectl takes it. Of the pods of anything else, the best
+    /// one that is ready is taken; there kubectl would take one that is not. If there is none, this waits for one
+    /// until `wait` has passed since the call, and then takes one that at least runs. `wait` also bounds every
+    /// request.
+    ///
+    /// Cancel safe: it holds nothing.
+    ///
+    /// # Errors
+    ///
+    /// Wrong names, missing rights and undeclared ports are told at once, without waiting.
+    pub async fn resolve(
+        &self,
+        target: &Target,
+        ports: &[RemotePort],
+        wait: Duration,
+    ) -> Result<Resolved, TargetError> {
+        let namespace = target.namespace(self.namespace_flag(), self.namespace())?;
+        resolve(&self.client(), namespace, target, ports, wait).await
+    }
+
+    /// As [`Cluster::resolve`], but without any request where the target says it all ([`Target::without_asking`]).
+    pub async fn locate(
+        &self,
+        target: &Target,
+        ports: &[RemotePort],
+        wait: Duration,
+    ) -> Result<Resolved, TargetError> {
+        let namespace = target.namespace(self.namespace_flag(), self.namespace())?;
+        match target.without_asking(namespace, ports) {
+            Some(known) => Ok(known),
+            None => resolve(&self.client(), namespace, target, ports, wait).await,
+        }
+    }
+}
+
+async fn resolve(
     client: &Client,
     namespace: &str,
     target: &Target,
@@ -204,7 +232,7 @@ impl Search<'_> {
         let itself = ListParams::default().fields(&format!("metadata.name={}", self.target.name));
         match self.follow(&itself).await {
             // a role may well be allowed to get pods but not to list or watch them
-            Err(TargetError::Forbidden(_)) => Err(not_running(&pod)),
+            Err(TargetError::Request(error)) if error.is_forbidden() => Err(not_running(&pod)),
             found => found,
         }
     }
@@ -285,15 +313,16 @@ impl Search<'_> {
         match self.pods().min_by(|a, b| preferred_first(a, b)) {
             Some(pod) if phase(pod) == "Running" => Ok(pod.clone()),
             Some(pod) => Err(not_running(pod)),
-            None => Err(TargetError::TimedOut {
-                waited_for: match self.pods {
-                    Some(_) => format!(
-                        "no pod of `{}` came up in namespace `{}`",
-                        self.target, self.namespace
-                    ),
-                    None => format!("the API server did not answer about `{}`", self.target),
+            None => Err(match self.pods {
+                Some(_) => TargetError::NoPodInTime {
+                    target: self.target.to_string(),
+                    namespace: self.namespace.to_owned(),
+                    wait,
                 },
-                timeout: wait,
+                None => TargetError::NoAnswer {
+                    target: self.target.to_string(),
+                    wait,
+                },
             }),
         }
     }
@@ -319,9 +348,9 @@ impl Search<'_> {
         selector
             .map(Selector::try_from)
             .transpose()
-            .map_err(|error| TargetError::Failed {
-                what: self.target.to_string(),
-                message: printable(&error.to_string(), SERVER_TEXT),
+            .map_err(|error| {
+                let reason = format!("the selector of {}: {error}", self.target);
+                TargetError::Request(RequestError::Invalid(printable(&reason, 300)))
             })
     }
 
@@ -338,28 +367,12 @@ impl Search<'_> {
     }
 
     fn failed(&self, error: kube::Error) -> TargetError {
-        let what = self.target.to_string();
-        match error {
-            kube::Error::Api(status) => {
-                let message = printable(&status.message, SERVER_TEXT);
-                match status.code {
-                    401 => TargetError::Unauthorized(message),
-                    403 => TargetError::Forbidden(message),
-                    404 => TargetError::NotFound {
-                        message,
-                        namespace: self.namespace.to_owned(),
-                    },
-                    _ => TargetError::Failed { what, message },
-                }
-            }
-            kube::Error::SerdeError(error) => TargetError::Failed {
-                what,
-                message: printable(&error.to_string(), SERVER_TEXT),
+        match RequestError::from(error) {
+            source if source.is_not_found() => TargetError::NotFound {
+                namespace: self.namespace.to_owned(),
+                source,
             },
-            error => TargetError::Unreachable {
-                what,
-                source: Box::new(error),
-            },
+            source => TargetError::Request(source),
         }
     }
 }
@@ -416,9 +429,6 @@ const GONE: u16 = 410;
 
 /// A server that ends every watch at once is not to be asked in a tight loop.
 const BEFORE_THE_NEXT_LIST: Duration = Duration::from_secs(1);
-
-/// As much of a server's words as fits a few lines of a terminal.
-const SERVER_TEXT: usize = 500;
 
 #[cfg(test)]
 mod tests;
