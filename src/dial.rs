@@ -1,7 +1,7 @@
 //! From a cluster and a pod to a tunnel: WebSocket first, SPDY where that is refused.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::cluster::target::PodRef;
 use crate::cluster::{Cluster, Protocol, UpgradeError, UpgradeRequest, Upgraded};
@@ -37,14 +37,15 @@ pub struct Dialer {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The one transport that was tried failed, or failed in a way that the other one would too.
-    #[error("error upgrading connection: {0}{hint}", hint = hint(pod, [.0]))]
-    One(#[source] UpgradeError, PodRef),
+    #[error("error upgrading connection: {error}{}", hint(.pod, [.error]))]
+    One {
+        /// The answer, or the lack of one.
+        error: UpgradeError,
+        /// Where to.
+        pod: PodRef,
+    },
     /// Both were refused.
-    #[error(
-        "error upgrading connection: {}{hint}",
-        both(.websocket, .spdy),
-        hint = hint(pod, [.websocket, .spdy])
-    )]
+    #[error("error upgrading connection: {}{}", both(.websocket, .spdy), hint(.pod, [.websocket, .spdy]))]
     Both {
         /// The answer to the first try.
         websocket: UpgradeError,
@@ -60,7 +61,7 @@ impl Error {
     #[must_use]
     pub fn upgrade(&self) -> &UpgradeError {
         match self {
-            Self::One(error, _) | Self::Both { spdy: error, .. } => error,
+            Self::One { error, .. } | Self::Both { spdy: error, .. } => error,
         }
     }
 }
@@ -88,7 +89,10 @@ impl Dialer {
     /// # Errors
     /// The cluster can't be reached, or refuses.
     pub async fn port_forward(&self, pod: &PodRef) -> Result<Tunnel, Error> {
-        let one = |error| Error::One(error, pod.clone());
+        let one = |error| Error::One {
+            error,
+            pod: pod.clone(),
+        };
         match self.transport {
             Transport::WebSocket => self.websocket(pod).await.map_err(one),
             Transport::Spdy => self.spdy(pod).await.map_err(one),
@@ -165,7 +169,16 @@ fn both(websocket: &UpgradeError, spdy: &UpgradeError) -> String {
 /// What to do about a refusal that RBAC gave.
 fn hint<const N: usize>(pod: &PodRef, errors: [&UpgradeError; N]) -> String {
     // An old server says 403 with an empty body to a WebSocket that it doesn't know: only a Status is RBAC's.
-    let by_role = |error: &&UpgradeError| matches!(error, UpgradeError::Status { code: 403, status_document: true, .. });
+    let by_role = |error: &&UpgradeError| {
+        matches!(
+            error,
+            UpgradeError::Status {
+                code: 403,
+                status_document: true,
+                ..
+            }
+        )
+    };
     if errors.iter().all(by_role) {
         format!(
             "; the role needs the verb `create` on `pods/portforward` in namespace `{}`, and for WebSocket `get` too",

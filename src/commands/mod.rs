@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{self, Cli, Command, GlobalArgs};
+use crate::cli::{self, Cli, Command};
 use crate::cluster::Stdin;
 use crate::ui::Ui;
 use reach::Reach;
@@ -19,6 +19,7 @@ mod exit;
 mod forward;
 mod listen;
 mod reach;
+mod signal;
 mod stdio;
 
 /// Runs one command line, its first word being the program's name, to its end. Prints its error, if it has one.
@@ -32,45 +33,33 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     log_to_stderr(cli.global.v);
-    // The handle's clones of stdout and stderr are the only reason to fail.
+    // Cloning the descriptors of stdout and stderr is all that can fail.
     let Ok(ui) = Ui::new() else {
-        return ExitCode::FAILURE;
+        return ExitCode::from(exit::OTHER);
     };
-    match run(cli, &ui) {
-        Ok(code) => code,
-        Err(error) => {
-            ui.error(&error);
-            ExitCode::from(exit::code(&error))
-        }
-    }
-}
-
-fn run(cli: Cli, ui: &Ui) -> anyhow::Result<ExitCode> {
     let Cli { global, command } = cli;
-    match command {
-        Command::Forward(args) => on_runtime(async {
-            let reach = reach(global, Stdin::Free, &args.reach);
-            forward::run(args, reach, ui).await
-        }),
-        Command::Connect(args) => on_runtime(async {
-            let reach = reach(global, Stdin::Taken, &args.reach);
-            connect::run(&args, &reach).await
-        }),
-        Command::Completions { shell } => {
-            ui.document(&cli::completion_script(shell))
-                .context("cannot write the completion script")?;
-            Ok(ExitCode::SUCCESS)
+    let (outcome, code): (_, fn(&anyhow::Error) -> u8) = match command {
+        Command::Forward(args) => {
+            let reach = Reach::new(&global, &args.reach, Stdin::Free);
+            // kubectl knows only this one code.
+            (on_runtime(forward::run(&args, reach, &ui)), |_| exit::OTHER)
         }
-    }
+        Command::Connect(args) => {
+            let reach = Reach::new(&global, &args.reach, Stdin::Taken);
+            (on_runtime(connect::run(&args, reach)), exit::code)
+        }
+        Command::Completions { shell } => (completions(shell, &ui), |_| exit::OTHER),
+    };
+    outcome.unwrap_or_else(|error| {
+        ui.error(&error);
+        ExitCode::from(code(&error))
+    })
 }
 
-fn reach(global: GlobalArgs, stdin: Stdin, args: &cli::ReachArgs) -> Reach {
-    let environment = crate::cluster::Environment::capture();
-    Reach::new(
-        global.into_options(environment, stdin),
-        args.transport(),
-        args.pod_running_timeout,
-    )
+fn completions(shell: clap_complete::Shell, ui: &Ui) -> anyhow::Result<ExitCode> {
+    ui.document(&cli::completion_script(shell))
+        .context("cannot write the completion script")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// One thread is enough: what a gigabyte costs is encryption and system calls, and threads would only add wake-ups.

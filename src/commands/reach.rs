@@ -1,74 +1,47 @@
-//! What `connect` and `forward` do first: from the words of a target to a pod that can be dialled.
+//! From the flags and a target to the cluster that has it.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use anyhow::Context as _;
-
-use crate::cli;
-use crate::cluster::target::ports::RemotePort;
-use crate::cluster::target::{Resolved, Target, resolve};
-use crate::cluster::{self, Cluster, Options};
+use crate::cli::{self, GlobalArgs, ReachArgs};
+use crate::cluster::target::Target;
+use crate::cluster::{Cluster, Environment, Options, Stdin};
 use crate::dial::{Dialer, Transport};
 
-/// How clusters are reached in this run.
+/// How clusters are reached in this run. Targets of one context share a cluster.
 pub(super) struct Reach {
     options: Options,
     transport: Transport,
-    wait: Duration,
-}
-
-/// A target with its cluster.
-pub(super) struct Reached {
-    pub(super) dialer: Dialer,
-    pub(super) namespace: String,
+    /// For a pod to be ready.
+    pub(super) wait: Duration,
+    dialers: HashMap<Option<String>, Dialer>,
 }
 
 impl Reach {
-    pub(super) fn new(options: Options, transport: cli::Transport, wait: Duration) -> Self {
+    pub(super) fn new(global: &GlobalArgs, args: &ReachArgs, stdin: Stdin) -> Self {
+        let environment = Environment::capture();
+        let transport = match args.transport(&environment) {
+            cli::Transport::Auto => Transport::Auto,
+            cli::Transport::Websocket => Transport::WebSocket,
+            cli::Transport::Spdy => Transport::Spdy,
+        };
         Self {
-            options,
-            transport: match transport {
-                cli::Transport::Auto => Transport::Auto,
-                cli::Transport::Websocket => Transport::WebSocket,
-                cli::Transport::Spdy => Transport::Spdy,
-            },
-            wait,
+            options: global.to_options(environment, stdin),
+            transport,
+            wait: args.pod_running_timeout,
+            dialers: HashMap::new(),
         }
     }
 
-    /// The cluster and the namespace of a target. Asks nobody.
-    pub(super) fn target(&self, target: &Target) -> anyhow::Result<Reached> {
-        let contexts = if target.names_a_context() {
-            cluster::contexts(&self.options)?
-        } else {
-            Vec::new()
-        };
-        let cluster = match target.context(&contexts)? {
-            Some(context) => Cluster::load(&Options {
-                context: Some(context.to_owned()),
-                ..self.options.clone()
-            })?,
-            None => Cluster::load(&self.options)?,
-        };
-        let namespace = target
-            .namespace(cluster.namespace_flag(), cluster.namespace())?
-            .to_owned();
-        Ok(Reached {
-            dialer: Dialer::new(cluster, self.transport),
-            namespace,
-        })
-    }
-
-    /// The pod and its ports, looked up. Waits for a pod that is ready.
-    pub(super) async fn resolve(
-        &self,
-        reached: &Reached,
-        target: &Target,
-        ports: &[RemotePort],
-    ) -> anyhow::Result<Resolved> {
-        let client = reached.dialer.cluster().client();
-        let namespace = &reached.namespace;
-        let resolved = resolve(&client, namespace, target, ports, self.wait).await;
-        resolved.with_context(|| format!("cannot reach {target}"))
+    /// The cluster of a target. Asks nobody.
+    pub(super) fn dialer(&mut self, target: &Target) -> anyhow::Result<Dialer> {
+        let mut options = self.options.clone();
+        target.choose_context(&mut options)?;
+        if let Some(dialer) = self.dialers.get(&options.context) {
+            return Ok(dialer.clone());
+        }
+        let dialer = Dialer::new(Cluster::load(&options)?, self.transport);
+        self.dialers.insert(options.context, dialer.clone());
+        Ok(dialer)
     }
 }
