@@ -317,6 +317,7 @@ fn is_label_shaped(word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::Pod;
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::*;
@@ -451,6 +452,19 @@ mod tests {
             let error = word.parse::<Target>().expect_err(word).to_string();
             assert!(error.contains(part), "{word}: {error}");
             assert!(!error.contains('\n'), "{word}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_words_are_read_or_refused(word in "\\PC{0,40}|[a-z0-9._:/\\[\\]-]{0,40}(\\.kpf)?") {
+            if let Ok(target) = word.parse::<Target>() {
+                let again = target.to_string().parse::<Target>();
+                prop_assert_eq!(again.ok(), Some(Target { context: None, ..target }));
+            }
+            if let Ok(port) = word.parse::<ports::PortSpec>() {
+                prop_assert!(!word.contains('/') && !word.ends_with(".kpf"), "{port:?} could be a target");
+            }
         }
     }
 
