@@ -111,7 +111,7 @@ impl AsyncWrite for Output {
 }
 
 #[cfg(unix)]
-mod polled {
+pub(super) mod polled {
     use std::io;
     use std::os::fd::{AsFd, AsRawFd, OwnedFd};
     use std::task::{Context, Poll, ready};
@@ -129,7 +129,7 @@ mod polled {
     }
 
     /// A pipe, socket or terminal that never makes a call wait.
-    pub(super) struct Polled {
+    pub(in crate::commands) struct Polled {
         fd: AsyncFd<OwnedFd>,
         socket: bool,
         /// The flags to restore where O_NONBLOCK had to be set on an open file that others may share.
@@ -162,7 +162,12 @@ mod polled {
                 // The reader's going away shows as an error.
                 Direction::Write => Interest::WRITABLE | ERROR,
             };
-            match AsyncFd::register_with_interest(fd, interest) {
+            #[expect(
+                deprecated,
+                reason = "what replaces it is `unsafe` and wants an fd that stays open: this one is owned"
+            )]
+            let registered = AsyncFd::try_with_interest(fd, interest);
+            match registered {
                 Ok(fd) => Ok(Some(Self {
                     fd,
                     socket,
