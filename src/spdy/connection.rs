@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::frame::{Control, Decoder, Item};
 use super::headers::{Deflater, Inflater};
-use super::stream::{Ended, Fin, Stream};
+use super::stream::{Ended, Fin, Reply, Stream};
 use super::{
     Error, Headers, Lost, MAX_DATA, OpenError, Output, ReadError, Status, StreamId, WriteError,
 };
@@ -89,7 +89,7 @@ pub struct Connection {
     role: Role,
     streams: HashMap<StreamId, Stream>,
     /// The id of the next stream that is opened here; `None` when they are used up.
-    next_id: Option<StreamId>,
+    pub(super) next_id: Option<StreamId>,
     /// The highest id that the peer has opened.
     last_accepted: u32,
     decoder: Decoder,
@@ -105,7 +105,7 @@ pub struct Connection {
     full: Option<StreamId>,
     /// Streams without a SYN_REPLY, oldest first.
     replies_due: VecDeque<(Instant, StreamId)>,
-    pings: Pings,
+    pub(super) pings: Pings,
     lost: Option<Lost>,
 }
 
@@ -230,7 +230,7 @@ impl Connection {
             if self
                 .streams
                 .get(&id)
-                .is_some_and(|s| !s.replied && !s.over())
+                .is_some_and(|s| s.reply == Reply::Due && !s.over())
             {
                 self.cancel(id, Status::CANCEL, Ended::NoReply);
             }
@@ -257,10 +257,10 @@ impl Connection {
             Item::Control(Control::SynReply { id, fin, block }) => {
                 let headers = self.inflater.block(&block)?;
                 if let Some(stream) = self.streams.get_mut(&id)
-                    && !stream.replied
+                    && stream.reply == Reply::Due
                     && stream.ended.is_none()
                 {
-                    stream.replied = true;
+                    stream.reply = Reply::Done;
                     self.events.push_back(Event::Replied { id, headers });
                     self.forget_replied();
                     if fin {
@@ -322,7 +322,7 @@ impl Connection {
             return;
         }
         self.last_accepted = id.get();
-        let mut stream = Stream::new();
+        let mut stream = Stream::new(Reply::Owed);
         stream.remote_fin = fin;
         self.streams.insert(id, stream);
         self.events.push_back(Event::Opened { id, headers, fin });
@@ -364,7 +364,7 @@ impl Connection {
         }
         let id = self.next_id.ok_or(OpenError::Exhausted)?;
         self.next_id = id.next();
-        let mut stream = Stream::new();
+        let mut stream = Stream::new(Reply::Due);
         if fin {
             stream.fin = Fin::Sent;
         }
@@ -376,20 +376,27 @@ impl Connection {
         Ok(id)
     }
 
-    /// Accepts a stream that the peer opened. No effect on one that has ended meanwhile.
+    /// Accepts a stream that the peer opened; what was written to it before now goes out. `fin` is a
+    /// [`finish`](Self::finish) with it. No effect on a stream that has ended meanwhile.
     pub fn reply(&mut self, id: StreamId, headers: &[(&str, &str)], fin: bool) {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
-        if stream.replied || stream.ended.is_some() {
+        if stream.reply != Reply::Owed || stream.ended.is_some() {
             return;
         }
-        stream.replied = true;
+        stream.reply = Reply::Done;
+        if fin {
+            stream.fin = Fin::Queued;
+        }
+        // A FIN with bytes before it can't go with the reply.
+        let fin = stream.fin == Fin::Queued && stream.send.is_empty();
         if fin {
             stream.fin = Fin::Sent;
         }
         let block = self.deflater.block(headers);
         self.control.push_back(Output::syn_reply(id, fin, &block));
+        self.schedule(id);
         self.sweep(id);
     }
 
@@ -517,9 +524,7 @@ impl Connection {
                     stream.writer_waits = false;
                     self.events.push_back(Event::Writable(id));
                 }
-                if stream.has_output() {
-                    self.schedule(id);
-                }
+                self.schedule(id);
                 return Some(Output::data(id, false, chunk));
             }
             if stream.fin == Fin::Queued {
@@ -553,6 +558,7 @@ impl Connection {
     fn schedule(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id)
             && !stream.scheduled
+            && stream.has_output()
         {
             stream.scheduled = true;
             self.ready.push_back(id);
@@ -621,7 +627,10 @@ impl Connection {
     /// Drops deadlines that no longer mean anything, so that the list stays as long as the wait.
     fn forget_replied(&mut self) {
         while let Some((_, id)) = self.replies_due.front()
-            && self.streams.get(id).is_none_or(|s| s.replied || s.over())
+            && self
+                .streams
+                .get(id)
+                .is_none_or(|s| s.reply != Reply::Due || s.over())
         {
             self.replies_due.pop_front();
         }
@@ -655,11 +664,11 @@ enum PingDue {
 
 /// Pings that we send, and what their answers, or the lack of them, say about the peer.
 #[derive(Debug)]
-struct Pings {
+pub(super) struct Pings {
     period: Option<Duration>,
     silence: Duration,
     /// Odd for clients, even for servers; wraps before 2^31.
-    next_id: u32,
+    pub(super) next_id: u32,
     next_at: Instant,
     unanswered: bool,
     /// The last moment at which the silence had a reason, or wasn't one.

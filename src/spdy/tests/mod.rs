@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use super::*;
 
 mod codec;
+mod streams;
 mod vectors;
 
 /// A client and a server joined by two pipes that deliver `chop` bytes at a time.
