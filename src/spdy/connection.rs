@@ -316,8 +316,8 @@ impl Connection {
             self.refuse(id, Status::REFUSED_STREAM);
             return;
         }
-        // spdystream minds the order and not the parity.
-        if id.get() <= self.last_accepted {
+        // spdystream minds the order alone, but an even id may be a stream that this side has opened.
+        if id.get() <= self.last_accepted || id.get() % 2 == 0 {
             self.refuse(id, Status::PROTOCOL_ERROR);
             return;
         }

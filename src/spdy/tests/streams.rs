@@ -201,6 +201,21 @@ fn stream_that_the_server_opens_is_refused() {
 }
 
 #[test]
+fn stream_with_an_id_of_the_acceptors_parity_is_refused() {
+    let mut pair = Pair::new();
+    let own = pair.server.open(&[], false, pair.now).unwrap();
+    frames(&mut pair.server);
+    let stolen = Output::syn_stream(own, false, &Deflater::new().block(&[]));
+    pair.server
+        .handle_input(&mut wire(&[stolen]), pair.now)
+        .unwrap();
+    assert_eq!(events(&mut pair.server), []);
+    let refused = Output::rst_stream(own, Status::PROTOCOL_ERROR);
+    assert_eq!(frames(&mut pair.server), [refused]);
+    assert_eq!(pair.server.read(own), Err(ReadError::Blocked));
+}
+
+#[test]
 fn opener_may_write_and_finish_before_the_reply() {
     let mut pair = Pair::new();
     let id = pair.open(&[]);
