@@ -519,8 +519,9 @@ impl Connection {
                 continue;
             }
             if let Some(chunk) = stream.send.pop(MAX_DATA) {
-                // Room for a whole frame before the writer is woken.
-                if stream.writer_waits && stream.send.len() + MAX_DATA <= self.config.send_buffer {
+                // Room for a whole frame before the writer is woken; a smaller buffer is emptied first.
+                let low = self.config.send_buffer.saturating_sub(MAX_DATA);
+                if stream.writer_waits && stream.send.len() <= low {
                     stream.writer_waits = false;
                     self.events.push_back(Event::Writable(id));
                 }

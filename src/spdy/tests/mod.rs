@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::*;
 
+mod backpressure;
 mod codec;
 mod streams;
 mod vectors;
