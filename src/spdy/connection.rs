@@ -492,7 +492,7 @@ impl Connection {
         let mut open: Vec<_> = self.streams.keys().copied().collect();
         open.sort_unstable();
         for id in open {
-            self.reset(id, Status::CANCEL);
+            self.cancel(id, Status::CANCEL, Ended::Lost(Lost::Closed));
         }
         self.control
             .push_back(Output::go_away(self.last_accepted, 0));

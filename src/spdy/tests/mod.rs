@@ -8,6 +8,7 @@ use super::*;
 
 mod backpressure;
 mod codec;
+mod endings;
 mod streams;
 mod vectors;
 
