@@ -19,6 +19,10 @@ const MAX_WAITING_REFUSALS: usize = 1024;
 /// Streams that the peer may have open at once (server side; a client takes none). Each costs a table entry.
 const MAX_ACCEPTED: usize = 16 * 1024;
 
+/// PINGs that may lack an answer. spdystream deals them out to five workers; one that hangs, since its container
+/// doesn't read, swallows its share, and with 50 frames waiting for it the whole peer hangs.
+const MAX_UNANSWERED: u32 = 16;
+
 /// Limits and periods of a connection.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -671,7 +675,9 @@ pub(super) struct Pings {
     /// Odd for clients, even for servers; wraps before 2^31.
     pub(super) next_id: u32,
     next_at: Instant,
-    unanswered: bool,
+    unanswered: u32,
+    /// A PING has gone out since anything was heard.
+    asked: bool,
     /// The last moment at which the silence had a reason, or wasn't one.
     quiet_since: Instant,
     blocked: bool,
@@ -684,13 +690,15 @@ impl Pings {
             silence: config.silence,
             next_id: if role == Role::Client { 1 } else { 2 },
             next_at: now + config.ping_period.unwrap_or_default(),
-            unanswered: false,
+            unanswered: 0,
+            asked: false,
             quiet_since: now,
             blocked: false,
         }
     }
 
     fn heard(&mut self, now: Instant) {
+        self.asked = false;
         self.quiet_since = now;
     }
 
@@ -705,7 +713,7 @@ impl Pings {
     fn answered(&mut self, id: u32) -> bool {
         let ours = id % 2 == self.next_id % 2;
         if ours {
-            self.unanswered = false;
+            self.unanswered = self.unanswered.saturating_sub(1);
         }
         ours
     }
@@ -715,20 +723,23 @@ impl Pings {
         if paused || self.blocked {
             self.quiet_since = now;
         }
-        if self.unanswered && now >= self.quiet_since + self.silence {
+        if self.asked && now >= self.quiet_since + self.silence {
             return Some(PingDue::Dead);
         }
         if now < self.next_at {
             return None;
         }
         self.next_at = now + period;
-        // One at a time, as client-go: a second would tell no more. None into a full pipe.
-        if self.unanswered || self.blocked {
+        // None into a full pipe. One that stays unanswered proves nothing: the next ones reach other workers.
+        if self.blocked || self.unanswered >= MAX_UNANSWERED {
             return None;
         }
-        // The silence begins with the question.
-        self.quiet_since = now;
-        self.unanswered = true;
+        // The silence begins with the first question.
+        if !self.asked {
+            self.asked = true;
+            self.quiet_since = now;
+        }
+        self.unanswered += 1;
         let id = self.next_id;
         self.next_id = if id >= 0x7fff_fffd {
             2 - id % 2
@@ -741,7 +752,7 @@ impl Pings {
     fn poll_timeout(&self, paused: bool) -> Option<Instant> {
         self.period?;
         let dead =
-            (self.unanswered && !paused && !self.blocked).then(|| self.quiet_since + self.silence);
+            (self.asked && !paused && !self.blocked).then(|| self.quiet_since + self.silence);
         Some(dead.map_or(self.next_at, |dead| dead.min(self.next_at)))
     }
 }

@@ -9,6 +9,7 @@ use super::*;
 mod backpressure;
 mod codec;
 mod endings;
+mod liveness;
 mod streams;
 mod vectors;
 
