@@ -10,6 +10,7 @@ mod backpressure;
 mod codec;
 mod endings;
 mod liveness;
+mod properties;
 mod streams;
 mod vectors;
 
