@@ -321,7 +321,7 @@ impl Connection {
             return;
         }
         // spdystream minds the order alone, but an even id may be a stream that this side has opened.
-        if id.get() <= self.last_accepted || id.get() % 2 == 0 {
+        if id.get() <= self.last_accepted || id.get().is_multiple_of(2) {
             self.refuse(id, Status::PROTOCOL_ERROR);
             return;
         }

@@ -233,15 +233,9 @@ fn claim_of_16_mib_of_data_allocates_nothing_and_blocks_nobody() {
     pair.client.handle_input(&mut claim, pair.now).unwrap();
     assert!(weight(&pair.client) < before + 100);
     assert_eq!(pair.client.read(id), Err(ReadError::Blocked));
-    let other = pair.accepted_by_client_alone();
+    let other = pair.open(&[]);
     write(&mut pair.client, other, b"still at work");
     assert_eq!(frames(&mut pair.client).len(), 2);
-}
-
-impl Pair {
-    fn accepted_by_client_alone(&mut self) -> StreamId {
-        self.open(&[])
-    }
 }
 
 #[test]

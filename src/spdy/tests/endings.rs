@@ -35,7 +35,7 @@ fn every_end_is_told_apart_and_comes_after_the_last_byte() {
             Err(ReadError::Lost(Lost::Cut)),
         ),
         (
-            |p, _| drop(p.say(&[Output::ping(0)]).unwrap_err()),
+            |p, _| assert!(p.say(&[Output::ping(0)]).is_err()),
             Err(ReadError::Lost(Lost::Protocol(Error::PingZero))),
         ),
         (|p, _| p.client.close(), Err(ReadError::Lost(Lost::Closed))),

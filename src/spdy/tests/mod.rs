@@ -1,4 +1,5 @@
 //! Two state machines and a wire of bytes, with a clock that the test owns.
+#![allow(clippy::indexing_slicing, reason = "a test may panic")]
 
 use std::time::{Duration, Instant};
 
