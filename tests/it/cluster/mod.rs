@@ -1,0 +1,10 @@
+//! `kpf::cluster` against scripted servers, proxies and plugins.
+#![allow(clippy::unwrap_used)] // clippy sees the helpers of an integration test as no tests
+
+mod lookups;
+#[cfg(unix)]
+mod plugins;
+mod proxies;
+mod server;
+mod tls;
+mod upgrade;
