@@ -91,17 +91,17 @@ pub enum Unreachable {
 
 /// Opens connections for the HTTP client. Clones share everything.
 #[derive(Clone)]
-pub(super) struct Connector {
+pub(in crate::cluster) struct Connector {
     pub(super) tls: Arc<ClientConfig>,
-    pub(super) server_name: Option<ServerName<'static>>,
-    pub(super) proxy: Option<Arc<Proxy>>,
+    server_name: Option<ServerName<'static>>,
+    proxy: Option<Arc<Proxy>>,
     /// TLS to the proxy itself, where its scheme is https.
-    pub(super) proxy_tls: Option<Arc<ClientConfig>>,
+    proxy_tls: Option<Arc<ClientConfig>>,
     tcp: HttpConnector,
 }
 
 impl Connector {
-    pub(super) fn new(
+    pub(in crate::cluster) fn new(
         tls: ClientConfig,
         server_name: Option<ServerName<'static>>,
         proxy: Option<(Proxy, Option<ClientConfig>)>,

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // clippy sees the helpers of an integration test as no tests
 
 mod lookups;
+mod oidc;
 #[cfg(unix)]
 mod plugins;
 mod proxies;

@@ -24,6 +24,7 @@ use tokio_rustls::TlsAcceptor;
 pub(super) struct Request {
     pub(super) line: String,
     pub(super) headers: Vec<(String, String)>,
+    pub(super) body: String,
     pub(super) tls: Option<Tls>,
 }
 
@@ -220,11 +221,17 @@ async fn serve(
         let headers = lines
             .filter_map(|line| line.split_once(": "))
             .map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let request = Request {
+        let mut request = Request {
             line,
             headers: headers.collect(),
+            body: String::new(),
             tls: tls.clone(),
         };
+        let mut body = vec![0; request.header("content-length").parse().unwrap_or(0)];
+        if io.read_exact(&mut body).await.is_err() {
+            return;
+        }
+        request.body = String::from_utf8(body).unwrap();
         let answer = respond(&request);
         seen.lock().unwrap().push(request);
         match answer {
