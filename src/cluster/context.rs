@@ -76,7 +76,7 @@ fn selected_cluster(
     let name = options
         .cluster
         .as_ref()
-        .or(context.map(|context| &context.cluster));
+        .or_else(|| context.map(|context| &context.cluster));
     let found = name.and_then(|name| config.clusters.iter().find(|named| named.name == *name));
     match (found, name) {
         (Some(named), _) => Ok(Some(named.cluster.clone().unwrap_or_default())),
@@ -97,7 +97,7 @@ fn selected_user(
     let name = options
         .user
         .as_ref()
-        .or(context.and_then(|context| context.user.as_ref()));
+        .or_else(|| context.and_then(|context| context.user.as_ref()));
     let found = name.and_then(|name| config.auth_infos.iter().find(|named| named.name == *name));
     match (found, &options.user) {
         (Some(named), _) => Ok(named.auth_info.clone().unwrap_or_default()),
@@ -194,12 +194,12 @@ fn override_user(options: &Options, user: &mut AuthInfo) -> Result<(), Error> {
             ));
         }
         (user.token, user.token_file) = (None, None);
-        user.username = options.username.clone().or(user.username.take());
+        user.username = options.username.clone().or_else(|| user.username.take());
         user.password = options
             .password
             .clone()
             .map(Into::into)
-            .or(user.password.take());
+            .or_else(|| user.password.take());
     }
     if let Some(path) = &options.client_certificate {
         user.client_certificate = Some(text(path));

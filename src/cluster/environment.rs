@@ -48,7 +48,9 @@ impl Environment {
 
     pub(super) fn service_account(&self) -> &Path {
         const MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-        self.service_account.as_deref().unwrap_or(Path::new(MOUNT))
+        self.service_account
+            .as_deref()
+            .unwrap_or_else(|| Path::new(MOUNT))
     }
 
     pub(super) fn variables(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {

@@ -63,7 +63,7 @@ fn read_file(path: &Path) -> Result<Kubeconfig, Error> {
         line: error.location().map_or(1, |at| at.line()),
         reason: reason(&error),
     })?;
-    anchor(&mut config, path.parent().unwrap_or(Path::new("")));
+    anchor(&mut config, path.parent().unwrap_or_else(|| Path::new("")));
     Ok(config)
 }
 

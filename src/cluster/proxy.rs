@@ -170,7 +170,10 @@ fn is_excluded(server: &Uri, list: &str) -> bool {
         if let Ok(ip) = bare(pattern).parse::<IpAddr>() {
             return address == Some(ip.to_canonical());
         }
-        match pattern.strip_prefix("*.").or(pattern.strip_prefix('.')) {
+        match pattern
+            .strip_prefix("*.")
+            .or_else(|| pattern.strip_prefix('.'))
+        {
             // only what is below the domain
             Some(domain) => {
                 !domain.is_empty()

@@ -335,7 +335,6 @@ fn outcome(status: ExitStatus) -> String {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ExecCredential {
-    #[serde(default)]
     api_version: String,
     status: Option<ExecCredentialStatus>,
 }
@@ -347,4 +346,45 @@ struct ExecCredentialStatus {
     client_certificate_data: Option<String>,
     client_key_data: Option<String>,
     expiration_timestamp: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `crates.md` §0 row 3: every mode, owner of stdin and kind of stdin.
+    #[test]
+    fn stdin_goes_to_a_plugin_only_if_it_is_a_free_terminal() {
+        use ExecInteractiveMode::{Always, IfAvailable, Never};
+        for (stdin, is_terminal) in [
+            (Stdin::Free, false),
+            (Stdin::Taken, false),
+            (Stdin::Taken, true),
+        ] {
+            assert_eq!(interactive(&Never, stdin, is_terminal), Ok(false));
+            assert_eq!(interactive(&IfAvailable, stdin, is_terminal), Ok(false));
+            assert!(interactive(&Always, stdin, is_terminal).is_err());
+        }
+        assert_eq!(interactive(&Never, Stdin::Free, true), Ok(false));
+        assert_eq!(interactive(&IfAvailable, Stdin::Free, true), Ok(true));
+        assert_eq!(interactive(&Always, Stdin::Free, true), Ok(true));
+    }
+
+    #[test]
+    fn renewal_begins_ahead_of_expiry() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let ahead = |life: u64| {
+            let expiry = Expiry::new(now + Duration::from_secs(life), now);
+            Duration::try_from(expiry.at.duration_since(expiry.renew_at))
+                .unwrap()
+                .as_secs()
+        };
+        assert_eq!(ahead(900), 60);
+        assert_eq!(ahead(240), 60);
+        assert_eq!(ahead(40), 10, "a short life isn't all renewal");
+        assert_eq!(ahead(0), 0);
+        let past = Expiry::new(now - Duration::from_secs(5), now);
+        assert_eq!(past.at, past.renew_at);
+        assert_eq!(Expiry::new(Timestamp::MIN, now).renew_at, Timestamp::MIN);
+    }
 }

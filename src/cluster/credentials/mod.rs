@@ -121,7 +121,11 @@ impl Credentials {
                 stdin,
             )?))
         } else if let Some(provider) = &user.auth_provider {
-            Source::Oidc(Box::new(Oidc::new(provider, identity.clone())?))
+            Source::Oidc(Box::new(Oidc::new(
+                provider,
+                environment,
+                identity.clone(),
+            )?))
         } else {
             fixed(None)
         };

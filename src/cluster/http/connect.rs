@@ -91,17 +91,17 @@ pub enum Unreachable {
 
 /// Opens connections for the HTTP client. Clones share everything.
 #[derive(Clone)]
-pub(super) struct Connector {
+pub(in crate::cluster) struct Connector {
     pub(super) tls: Arc<ClientConfig>,
-    pub(super) server_name: Option<ServerName<'static>>,
-    pub(super) proxy: Option<Arc<Proxy>>,
+    server_name: Option<ServerName<'static>>,
+    proxy: Option<Arc<Proxy>>,
     /// TLS to the proxy itself, where its scheme is https.
-    pub(super) proxy_tls: Option<Arc<ClientConfig>>,
+    proxy_tls: Option<Arc<ClientConfig>>,
     tcp: HttpConnector,
 }
 
 impl Connector {
-    pub(super) fn new(
+    pub(in crate::cluster) fn new(
         tls: ClientConfig,
         server_name: Option<ServerName<'static>>,
         proxy: Option<(Proxy, Option<ClientConfig>)>,
@@ -379,5 +379,40 @@ impl fmt::Debug for Connection {
             Io::Nested(_) => "Nested",
         };
         f.debug_tuple("Connection").field(&kind).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::config::Cluster;
+    use socket2::SockRef;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// `crates.md` §0 row 1.
+    #[tokio::test]
+    async fn nagle_is_off_and_keepalive_on() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = format!("http://{}", listener.local_addr().unwrap());
+        let connector =
+            Connector::new(tls::client_config(&Cluster::default()).unwrap(), None, None);
+        let connection = connector
+            .oneshot(server.parse().unwrap())
+            .await
+            .unwrap()
+            .into_inner();
+        assert!(connection.is_write_vectored());
+        let Io::Tcp(tcp) = &connection.io else {
+            panic!("{connection:?}")
+        };
+        assert!(tcp.nodelay().unwrap());
+        let socket = SockRef::from(tcp);
+        assert!(socket.keepalive().unwrap());
+        #[cfg(target_os = "linux")]
+        {
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE);
+            assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE);
+        }
     }
 }

@@ -26,11 +26,11 @@ use rustls::ClientConfig;
 use rustls::sign::CertifiedKey;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
+pub(super) use self::connect::Connector;
 pub use self::connect::{Connection, Unreachable};
 pub use self::error::RequestError;
 pub use self::upgrade::{Protocol, UpgradeError, UpgradeRequest, Upgraded};
 
-use self::connect::Connector;
 use super::credentials::{Credential, Credentials};
 use super::proxy::Proxy;
 use super::{Error, tls};
@@ -178,14 +178,22 @@ impl Pool {
     ) -> Self {
         let mut connector = connector.clone();
         connector.tls = Arc::new(tls::as_identity(tls, identity));
-        let client = legacy::Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .build(connector);
+        let client = client(connector);
         Self {
             identity: identity.cloned(),
             client,
         }
     }
+}
+
+/// A client whose idle connections end after 90 s, hyper's default and Go's.
+pub(super) fn client<B>(connector: Connector) -> legacy::Client<Connector, B>
+where
+    B: HttpBody<Data: Send> + Send,
+{
+    legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .build(connector)
 }
 
 /// `path` below the path of `server`, which a Rancher or a proxied cluster has.
@@ -253,7 +261,7 @@ const EXTRA_KEY: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 /// Finds in the causes of the client's error what went wrong on the way to the server.
-fn unreachable(error: &(dyn StdError + 'static)) -> Unreachable {
+pub(super) fn unreachable(error: &(dyn StdError + 'static)) -> Unreachable {
     let mut cause = Some(error);
     let mut last = error;
     while let Some(error) = cause {

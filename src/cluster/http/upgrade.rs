@@ -314,7 +314,7 @@ async fn refused(response: Response<Incoming>) -> UpgradeError {
     };
     let status_document = field("kind") == Some("Status");
     // apimachinery httpstream/spdy upgradeErrorMessage: these, in this order
-    let message = match field("message").or(field("error")) {
+    let message = match field("message").or_else(|| field("error")) {
         Some(message) => printable(message, MESSAGE_MAX),
         None => printable(&String::from_utf8_lossy(&body), MESSAGE_MAX),
     };
