@@ -1,2 +1,4 @@
 //! The playground.
+#[path = "mod.rs"]
+mod playground;
 fn main() {}
