@@ -1,1 +1,10 @@
 //! The one integration binary.
+
+#[path = "../playground/mod.rs"]
+mod playground;
+
+mod kubectl;
+mod portforward;
+mod rbac;
+mod tools;
+mod upgrade;

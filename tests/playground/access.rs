@@ -77,7 +77,11 @@ impl Users {
         let certificate = authority.client("cert", "playground:admins")?;
         let users = vec![
             User::new("admin", Role::Admin, Proof::Token(secret("admin")?)),
-            User::new("cert", Role::Admin, Proof::Certificate(Box::new(certificate))),
+            User::new(
+                "cert",
+                Role::Admin,
+                Proof::Certificate(Box::new(certificate)),
+            ),
             User::new("plugin", Role::Admin, Proof::Plugin(secret("plugin")?)),
             User::new("basic", Role::Admin, Proof::Basic(secret("basic")?)),
             User::new("viewer", Role::Viewer, Proof::Token(secret("viewer")?)),
@@ -173,8 +177,8 @@ impl Caller {
             action.resource,
             "pods/portforward" | "pods/exec" | "pods/attach"
         );
-        let reading = matches!(action.verb, "get" | "list" | "watch")
-            && !action.resource.contains('/');
+        let reading =
+            matches!(action.verb, "get" | "list" | "watch") && !action.resource.contains('/');
         match self.role {
             Some(Role::Admin) => true,
             Some(Role::Viewer) => reading,

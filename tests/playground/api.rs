@@ -206,13 +206,24 @@ async fn route(
         fault,
     };
     match path[..] {
-        ["api"] => Ok(document(StatusCode::OK, &json!({ "kind": "APIVersions", "versions": ["v1"] }))),
+        ["api"] => Ok(document(
+            StatusCode::OK,
+            &json!({ "kind": "APIVersions", "versions": ["v1"] }),
+        )),
         ["apis"] => Ok(document(StatusCode::OK, &groups())),
         ["api", "v1"] => Ok(document(StatusCode::OK, &resources(""))),
         ["apis", group, "v1"] if ["apps", "batch"].contains(&group) => {
             Ok(document(StatusCode::OK, &resources(group)))
         }
-        ["api", "v1", "namespaces", namespace, "pods", name, "portforward"] => {
+        [
+            "api",
+            "v1",
+            "namespaces",
+            namespace,
+            "pods",
+            name,
+            "portforward",
+        ] => {
             let verb = match *request.method() {
                 Method::GET => "get",
                 Method::POST => "create",
@@ -221,7 +232,17 @@ async fn route(
             authorize(&caller, verb, "", "pods/portforward", namespace, name)?;
             upgrade(request).of_pod(server, &caller, namespace, name)
         }
-        ["api", "v1", "nodes", _, "proxy", "portForward", namespace, name, ref rest @ ..] => {
+        [
+            "api",
+            "v1",
+            "nodes",
+            _,
+            "proxy",
+            "portForward",
+            namespace,
+            name,
+            ref rest @ ..,
+        ] => {
             authorize(&caller, "create", "", "nodes/proxy", "", name)?;
             let query = Query::of(request.uri());
             let uid = rest.first().copied();
@@ -346,13 +367,17 @@ fn watch(
     selector: Selector,
     query: &Query,
 ) -> Result<Response<Body>, Refusal> {
-    let limit = query.first("timeoutSeconds").and_then(|text| text.parse().ok());
+    let limit = query
+        .first("timeoutSeconds")
+        .and_then(|text| text.parse().ok());
     let deadline = Instant::now() + Duration::from_secs(limit.unwrap_or(3600));
     let since = query.first("resourceVersion").unwrap_or_default();
-    let since: u64 = since
-        .parse()
-        .or_else(|_| if since.is_empty() { Ok(0) } else { Err(()) })
-        .map_err(|()| Refusal::bad_request(format!("invalid resource version {since:?}")))?;
+    let since: u64 = match since {
+        "" => 0,
+        since => since
+            .parse()
+            .map_err(|_| Refusal::bad_request(format!("invalid resource version {since:?}")))?,
+    };
 
     let world = lock(&server.world);
     let changes = world.changes();
@@ -462,9 +487,7 @@ fn resources(group: &str) -> Value {
 
 /// What `kubectl get pods` asks for.
 fn pod_table(pods: &[&Value], version: &str) -> Value {
-    let column = |name: &str| {
-        json!({ "name": name, "type": "string", "format": "", "description": "", "priority": 0 })
-    };
+    let column = |name: &str| json!({ "name": name, "type": "string", "format": "", "description": "", "priority": 0 });
     let rows: Vec<Value> = pods
         .iter()
         .map(|pod| {

@@ -56,9 +56,8 @@ pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// Takes over an upgraded connection: the bytes after the 101, whatever the protocol.
-pub(crate) type Script = Arc<
-    dyn Fn(Box<dyn Io>) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> + Send + Sync,
->;
+pub(crate) type Script =
+    Arc<dyn Fn(Box<dyn Io>) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> + Send + Sync>;
 
 /// How a request is answered when not as usual.
 #[derive(Clone)]

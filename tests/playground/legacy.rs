@@ -47,8 +47,7 @@ pub(crate) async fn serve(
         let to_client = sender.clone();
         forwards.spawn(async move {
             let inlet = node::Inlet::new(from_client, Arc::new(Notify::new()));
-            let ended =
-                node::forward(&sandbox, port, &behaviour, inlet, &to_client, channel).await;
+            let ended = node::forward(&sandbox, port, &behaviour, inlet, &to_client, channel).await;
             if let Err(failure) = ended {
                 let text = Bytes::from(failure.text);
                 // a client that is gone reads no errors
@@ -112,9 +111,7 @@ impl Encoding {
 
     fn parse(self, message: &Message) -> Option<(u8, Bytes)> {
         match (self, message) {
-            (Self::Binary, Message::Binary(bytes)) => {
-                Some((*bytes.first()?, bytes.slice(1..)))
-            }
+            (Self::Binary, Message::Binary(bytes)) => Some((*bytes.first()?, bytes.slice(1..))),
             (Self::Base64, Message::Text(text)) => {
                 let (channel, encoded) = text.as_bytes().split_first()?;
                 let bytes = STANDARD.decode(encoded).ok()?;

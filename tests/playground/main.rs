@@ -105,7 +105,10 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 fn introduce(playground: &Playground, file: &Path) {
     println!("export KUBECONFIG={}", quoted(file));
     println!();
-    println!("A Kubernetes is served at {} until Ctrl-C. Try, in another shell:", playground.url());
+    println!(
+        "A Kubernetes is served at {} until Ctrl-C. Try, in another shell:",
+        playground.url()
+    );
     println!("  kpf forward pod/web 8080:80         then open http://localhost:8080");
     println!("  kpf forward svc/web 8080:http");
     println!("  kpf connect echo 7                  type, and it comes back; Ctrl-D ends it");
@@ -121,7 +124,9 @@ fn introduce(playground: &Playground, file: &Path) {
         println!("  (no sshd on this machine: pod sshd refuses port 22)");
     }
     println!("  kubectl get pods,services -A");
-    println!("Other users: --context playground-{{cert,plugin,basic,viewer,get-only,create-only,wrong}}");
+    println!(
+        "Other users: --context playground-{{cert,plugin,basic,viewer,get-only,create-only,wrong}}"
+    );
 }
 
 /// A path for a shell.

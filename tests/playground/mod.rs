@@ -206,7 +206,10 @@ impl Playground {
 
     /// The server's URL as the kubeconfig has it.
     pub(crate) fn url(&self) -> String {
-        format!("https://{}{}", self.address, self.server.options.path_prefix)
+        format!(
+            "https://{}{}",
+            self.address, self.server.options.path_prefix
+        )
     }
 
     /// The certificate authority's certificate, PEM.
@@ -446,7 +449,9 @@ impl Playground {
 
     /// TCP connections that were accepted so far.
     pub(crate) fn connections_accepted(&self) -> u64 {
-        self.server.accepted.load(std::sync::atomic::Ordering::Relaxed)
+        self.server
+            .accepted
+            .load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Upgrades to SPDY, raw or tunnelled, that were granted so far.
@@ -470,7 +475,8 @@ impl Drop for Playground {
 /// A credential plugin of one line, for tests that bring none.
 fn plugin_script(folder: &Path) -> anyhow::Result<String> {
     let file = folder.join("credential-plugin");
-    let credential = kubeconfig::exec_credential("'\"$KPF_PLAYGROUND_TOKEN\"'");
+    let credential =
+        kubeconfig::exec_credential("TOKEN").replace("TOKEN", "'\"$KPF_PLAYGROUND_TOKEN\"'");
     std::fs::write(&file, format!("#!/bin/sh\nprintf '%s' '{credential}'\n"))?;
     #[cfg(unix)]
     {

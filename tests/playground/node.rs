@@ -226,7 +226,10 @@ pub(crate) async fn forward<Id: Copy>(
         return Err(fail(false, false, text.clone()));
     }
     if sandbox.alive.is_cancelled() {
-        let text = format!("failed to find sandbox {:?} in store: not found", sandbox.id);
+        let text = format!(
+            "failed to find sandbox {:?} in store: not found",
+            sandbox.id
+        );
         return Err(fail(false, false, text));
     }
     sleep(behaviour.dial_delay).await;
@@ -234,16 +237,6 @@ pub(crate) async fn forward<Id: Copy>(
         "failed to execute portforward in network namespace \"/var/run/netns/cni-{}\"",
         &sandbox.id[..8]
     );
-    let container = sandbox.connect(port).await.map_err(|error| {
-        let error = go_error(&error);
-        let text = format!(
-            "{namespace}: failed to connect to localhost:{port} inside namespace {:?}, \
-             IPv4: dial tcp4 127.0.0.1:{port}: connect: {error} \
-             IPv6 dial tcp6 [::1]:{port}: connect: {error}",
-            sandbox.id
-        );
-        fail(true, false, text)
-    })?;
     let failed = |verb: &str, error: &io::Error| {
         let text = format!(
             "{namespace}: {verb} tcp4 127.0.0.1:40000->127.0.0.1:{port}: {verb}: {}",
@@ -255,13 +248,30 @@ pub(crate) async fn forward<Id: Copy>(
         );
         fail(true, reset, text)
     };
+    let container = sandbox.connect(port).await.map_err(|error| {
+        // a reset that is quicker than we are: the connection did exist
+        if error.kind() == io::ErrorKind::ConnectionReset {
+            return failed("read", &error);
+        }
+        let error = go_error(&error);
+        let text = format!(
+            "{namespace}: failed to connect to localhost:{port} inside namespace {:?}, \
+             IPv4: dial tcp4 127.0.0.1:{port}: connect: {error} \
+             IPv6 dial tcp6 [::1]:{port}: connect: {error}",
+            sandbox.id
+        );
+        fail(true, false, text)
+    })?;
 
     let (mut reader, mut writer) = container.into_split();
     let down = async {
         let mut buffer = BytesMut::new();
         loop {
             buffer.reserve(CHUNK);
-            let n = reader.read_buf(&mut buffer).await.map_err(|error| failed("read", &error))?;
+            let n = reader
+                .read_buf(&mut buffer)
+                .await
+                .map_err(|error| failed("read", &error))?;
             // a client that is gone ends the forward through the other direction
             let bytes = buffer.split().freeze();
             if n == 0 || to_client.send(Command::Data(id, bytes)).await.is_err() {
@@ -275,7 +285,10 @@ pub(crate) async fn forward<Id: Copy>(
     };
     let up = async {
         while let Some(bytes) = from_client.next().await {
-            writer.write_all(&bytes).await.map_err(|error| failed("write", &error))?;
+            writer
+                .write_all(&bytes)
+                .await
+                .map_err(|error| failed("write", &error))?;
         }
         if behaviour.half_close {
             let _ = writer.shutdown().await;
@@ -286,17 +299,15 @@ pub(crate) async fn forward<Id: Copy>(
     if behaviour.half_close {
         return tokio::try_join!(down, up).map(|_| ());
     }
-    let first = tokio::select! {
-        ended = &mut down => {
-            let other = timeout(behaviour.grace, up).await;
-            ended.and(other.unwrap_or(Ok(())))
-        }
-        ended = &mut up => {
-            let other = timeout(behaviour.grace, down).await;
-            ended.and(other.unwrap_or(Ok(())))
-        }
+    let (first, second) = tokio::select! {
+        ended = &mut down => (ended, timeout(behaviour.grace, up).await),
+        ended = &mut up => (ended, timeout(behaviour.grace, down).await),
     };
-    first
+    first?;
+    match second {
+        Ok(ended) => ended,
+        Err(_) => Ok(()),
+    }
 }
 
 /// The words of Go's `syscall.Errno`.

@@ -61,7 +61,9 @@ impl<'a> Pod<'a> {
             .map(|container| {
                 let state = match self.phase {
                     "Running" => json!({ "running": { "startedAt": "2026-01-02T03:04:06Z" } }),
-                    "Succeeded" => json!({ "terminated": { "exitCode": 0, "reason": "Completed" } }),
+                    "Succeeded" => {
+                        json!({ "terminated": { "exitCode": 0, "reason": "Completed" } })
+                    }
                     _ => json!({ "waiting": { "reason": "ContainerCreating" } }),
                 };
                 json!({
@@ -145,7 +147,10 @@ fn pods(world: &mut World, namespace: &str) {
 
     let mut many = Pod::new(namespace, "many", "many");
     many.containers = vec![
-        container("app", &[("web", ports::HTTP_ALT, "TCP"), ("dns", 53, "UDP")]),
+        container(
+            "app",
+            &[("web", ports::HTTP_ALT, "TCP"), ("dns", 53, "UDP")],
+        ),
         container("sidecar", &[("metrics", ports::HTTP, "TCP")]),
     ];
     many.init_containers = vec![container("setup", &[("setup", ports::ECHO, "TCP")])];

@@ -217,7 +217,9 @@ impl Driver {
         let ended = loop {
             if !input.is_empty() && !self.connection.paused() {
                 // what the peer broke shows as a lost connection below
-                let _ = self.connection.handle_input(&mut input, std::time::Instant::now());
+                let _ = self
+                    .connection
+                    .handle_input(&mut input, std::time::Instant::now());
             }
             self.take_events();
             self.deliver();
@@ -301,7 +303,11 @@ impl Driver {
                 return;
             }
         }
-        let inlet = if is_error { Inlet::Ignored } else { Inlet::Waiting };
+        let inlet = if is_error {
+            Inlet::Ignored
+        } else {
+            Inlet::Waiting
+        };
         let stream = Stream {
             inlet,
             finished: false,
@@ -475,13 +481,11 @@ impl Driver {
     /// Pairs whose second stream didn't come get a text on the error stream and, as in Kubernetes, no end.
     fn give_up_pairs(&mut self) {
         let now = Instant::now();
-        let late: Vec<_> = self
-            .pairs
-            .extract_if(|_, pair| pair.due <= now)
-            .collect();
+        let late: Vec<_> = self.pairs.extract_if(|_, pair| pair.due <= now).collect();
         for (request, pair) in late {
             if let Some(error) = pair.error {
-                let text = format!("(conn=0xc000000000, request={request}) timed out waiting for streams");
+                let text =
+                    format!("(conn=0xc000000000, request={request}) timed out waiting for streams");
                 self.apply(Command::Data(error, text.into()));
             }
         }

@@ -33,7 +33,16 @@ impl Sshd {
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
         for name in ["host_key", "client_key"] {
             let made = Command::new(&keygen)
-                .args(["-q", "-t", "ed25519", "-N", "", "-C", "kpf playground", "-f"])
+                .args([
+                    "-q",
+                    "-t",
+                    "ed25519",
+                    "-N",
+                    "",
+                    "-C",
+                    "kpf playground",
+                    "-f",
+                ])
                 .arg(folder.join(name))
                 .stdin(Stdio::null())
                 .status()
@@ -42,7 +51,10 @@ impl Sshd {
         }
         let key = fs::read_to_string(folder.join("host_key.pub"))?;
         fs::write(folder.join("known_hosts"), format!("* {key}"))?;
-        fs::copy(folder.join("client_key.pub"), folder.join("authorized_keys"))?;
+        fs::copy(
+            folder.join("client_key.pub"),
+            folder.join("authorized_keys"),
+        )?;
         let at = folder.display();
         let config = format!(
             "HostKey {at}/host_key\n\
@@ -63,7 +75,10 @@ impl Sshd {
             // Debian's sshd wants this empty folder; its service file makes it otherwise
             fs::create_dir_all("/run/sshd").context("making sshd's /run/sshd")?;
         }
-        let user = Command::new("id").arg("-un").output().context("running id")?;
+        let user = Command::new("id")
+            .arg("-un")
+            .output()
+            .context("running id")?;
         let user = String::from_utf8_lossy(&user.stdout).trim().to_owned();
         Ok(Some(Self {
             binary,

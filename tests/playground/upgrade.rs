@@ -102,7 +102,10 @@ impl Upgrade {
         let mut ports = Vec::new();
         if self.is_websocket() {
             let Some(port) = port else {
-                return text(StatusCode::BAD_REQUEST, "query parameter \"port\" is required\n");
+                return text(
+                    StatusCode::BAD_REQUEST,
+                    "query parameter \"port\" is required\n",
+                );
             };
             for value in port.split(',') {
                 match convert_port(value) {
@@ -112,7 +115,10 @@ impl Upgrade {
                     }
                     Ok(port) => ports.push(port),
                     Err(_) => {
-                        let message = format!("unable to parse {value:?} as a port: {}\n", go_parse_error(value));
+                        let message = format!(
+                            "unable to parse {value:?} as a port: {}\n",
+                            go_parse_error(value)
+                        );
                         return text(StatusCode::BAD_REQUEST, message);
                     }
                 }
@@ -213,12 +219,17 @@ impl Upgrade {
         }
         let offered = self.subprotocols();
         let known = |protocol: &&String| {
-            matches!(protocol.as_str(), "v4.channel.k8s.io" | "v4.base64.channel.k8s.io")
+            matches!(
+                protocol.as_str(),
+                "v4.channel.k8s.io" | "v4.base64.channel.k8s.io"
+            )
         };
         let chosen = offered.iter().find(known).cloned();
         if chosen.is_none() && !offered.is_empty() {
             // x/net's WebSocket server: a status line and nothing else
-            self.visitor.line.answer_instead(b"HTTP/1.1 403 Forbidden\r\n\r\n");
+            self.visitor
+                .line
+                .answer_instead(b"HTTP/1.1 403 Forbidden\r\n\r\n");
             return closing(StatusCode::FORBIDDEN);
         }
         let encoding = match chosen.as_deref() {
@@ -275,7 +286,9 @@ impl Upgrade {
         }
         tokio::spawn(async move {
             // the client may be gone before it has read the 101
-            let Ok(upgraded) = upgrading.await else { return };
+            let Ok(upgraded) = upgrading.await else {
+                return;
+            };
             let mut io: Box<dyn Io> = Box::new(TokioIo::new(upgraded));
             let _ = match self.fault {
                 Some(Answer::Script(script)) => script(io).await,
@@ -321,7 +334,10 @@ impl Upgrade {
         if self.request.method() != Method::GET {
             return Some(text(StatusCode::METHOD_NOT_ALLOWED, "bad method"));
         }
-        if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        if headers
+            .get(SEC_WEBSOCKET_VERSION)
+            .is_none_or(|version| version != "13")
+        {
             return Some(text(StatusCode::BAD_REQUEST, "bad protocol version"));
         }
         if !headers.contains_key(SEC_WEBSOCKET_KEY) {
@@ -338,10 +354,9 @@ impl Upgrade {
 
 /// Go's ParseUint with 16 bits, and the API server's words when it fails.
 fn convert_port(value: &str) -> Result<u16, Refusal> {
-    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        if let Ok(port) = value.parse() {
-            return Ok(port);
-        }
+    let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    if digits && let Ok(port) = value.parse() {
+        return Ok(port);
     }
     let message = format!("cannot convert to []int32: {}", go_parse_error(value));
     Err(Refusal::bad_request(message))
@@ -349,7 +364,11 @@ fn convert_port(value: &str) -> Result<u16, Refusal> {
 
 fn go_parse_error(value: &str) -> String {
     let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
-    let why = if digits { "value out of range" } else { "invalid syntax" };
+    let why = if digits {
+        "value out of range"
+    } else {
+        "invalid syntax"
+    };
     format!("strconv.ParseUint: parsing {value:?}: {why}")
 }
 
@@ -394,7 +413,10 @@ fn tokens(headers: &HeaderMap, name: &str) -> Vec<String> {
 }
 
 fn header_names(headers: &HeaderMap) -> Vec<&str> {
-    headers.keys().map(hyper::header::HeaderName::as_str).collect()
+    headers
+        .keys()
+        .map(hyper::header::HeaderName::as_str)
+        .collect()
 }
 
 /// Bytes that a raw answer ends up as.

@@ -179,7 +179,7 @@ impl LineControl {
 }
 
 /// A plain text connection that obeys its [`LineControl`].
-pub(crate) struct Line<T> {
+pub(crate) struct Line<T: AsyncWrite + Unpin> {
     inner: T,
     control: LineControl,
 }
@@ -202,7 +202,7 @@ impl<T: AsyncWrite + Unpin> Line<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Line<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Line<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -241,5 +241,14 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Line<T> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.drain(cx))?;
         Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Drop for Line<T> {
+    /// hyper drops a connection without a shutdown when its client had asked for an upgrade; Go's server always says
+    /// TLS's goodbye. One try is enough: the socket has room for it, or nobody reads.
+    fn drop(&mut self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        let _ = Pin::new(&mut self.inner).poll_shutdown(&mut cx);
     }
 }

@@ -50,10 +50,38 @@ pub(crate) const RESOURCES: &[Resource] = &[
         &["rc"],
         true,
     ),
-    resource("apps", "daemonsets", "daemonset", "DaemonSet", &["ds"], true),
-    resource("apps", "deployments", "deployment", "Deployment", &["deploy"], true),
-    resource("apps", "replicasets", "replicaset", "ReplicaSet", &["rs"], true),
-    resource("apps", "statefulsets", "statefulset", "StatefulSet", &["sts"], true),
+    resource(
+        "apps",
+        "daemonsets",
+        "daemonset",
+        "DaemonSet",
+        &["ds"],
+        true,
+    ),
+    resource(
+        "apps",
+        "deployments",
+        "deployment",
+        "Deployment",
+        &["deploy"],
+        true,
+    ),
+    resource(
+        "apps",
+        "replicasets",
+        "replicaset",
+        "ReplicaSet",
+        &["rs"],
+        true,
+    ),
+    resource(
+        "apps",
+        "statefulsets",
+        "statefulset",
+        "StatefulSet",
+        &["sts"],
+        true,
+    ),
     resource("batch", "jobs", "job", "Job", &[], true),
 ];
 
@@ -182,7 +210,10 @@ impl World {
         let version = self.version() + 1;
         let metadata = &mut object["metadata"];
         let name = metadata["name"].as_str().expect("a name").to_owned();
-        let namespace = metadata["namespace"].as_str().unwrap_or_default().to_owned();
+        let namespace = metadata["namespace"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         metadata["resourceVersion"] = json!(version.to_string());
         if metadata["uid"].is_null() {
             metadata["uid"] = json!(format!("00000000-0000-4000-8000-{version:012x}"));
@@ -312,7 +343,10 @@ fn requirements(text: &str) -> Vec<Requirement> {
     .map(|term| {
         let set = |values: &str| -> Vec<String> {
             let inner = values.trim().trim_start_matches('(').trim_end_matches(')');
-            inner.split(',').map(|value| value.trim().to_owned()).collect()
+            inner
+                .split(',')
+                .map(|value| value.trim().to_owned())
+                .collect()
         };
         if let Some((key, values)) = term.split_once(" notin ") {
             Requirement::NotIn(key.trim().to_owned(), set(values))
