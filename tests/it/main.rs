@@ -3,6 +3,7 @@
 #[path = "../playground/mod.rs"]
 mod playground;
 
+mod faults;
 mod kubectl;
 mod portforward;
 mod rbac;

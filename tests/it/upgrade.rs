@@ -44,6 +44,12 @@ impl Reply {
         }
     }
 
+    pub(crate) fn headers(&self) -> &HeaderMap {
+        match self {
+            Self::Refused { headers, .. } | Self::Switched { headers, .. } => headers,
+        }
+    }
+
     /// The body of a refusal; empty when there was none.
     pub(crate) fn body(&self) -> &str {
         match self {
