@@ -1,0 +1,215 @@
+//! Who is asking, and what may they do: authentication and role-based access control.
+
+use std::collections::HashMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hyper::HeaderMap;
+use hyper::header::AUTHORIZATION;
+use rustls::pki_types::CertificateDer;
+
+use super::tls::{Authority, Identity};
+
+/// What a user's role allows. Reading objects is allowed to everybody who is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Everything, impersonation included.
+    Admin,
+    /// Objects can be read; no subresource.
+    Viewer,
+    /// `get` on the streaming subresources: what a WebSocket needed before 1.35.
+    GetOnly,
+    /// `create` on the streaming subresources: what SPDY needs.
+    CreateOnly,
+}
+
+/// How a user proves who they are.
+#[derive(Clone)]
+pub(crate) enum Proof {
+    Token(String),
+    Basic(String),
+    Certificate(Box<Identity>),
+    /// A token that only a credential plugin knows.
+    Plugin(String),
+    /// A token that the server doesn't know.
+    Nothing(String),
+}
+
+/// One user of the playground.
+#[derive(Clone)]
+pub(crate) struct User {
+    pub(crate) name: &'static str,
+    pub(crate) role: Role,
+    pub(crate) proof: Proof,
+}
+
+/// All users, looked up by their proof.
+pub(crate) struct Users {
+    users: Vec<User>,
+    by_authorization: HashMap<String, usize>,
+}
+
+/// The identity a request ends up with.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    pub(crate) name: String,
+    pub(crate) role: Option<Role>,
+}
+
+/// A question to the authorizer.
+pub(crate) struct Action<'a> {
+    pub(crate) verb: &'a str,
+    pub(crate) group: &'a str,
+    /// `pods` or, with a subresource, `pods/portforward`.
+    pub(crate) resource: &'a str,
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+}
+
+impl Users {
+    /// Makes the playground's users, with fresh secrets.
+    pub(crate) fn new(authority: &Authority) -> anyhow::Result<Self> {
+        let secret = |user: &str| -> anyhow::Result<String> {
+            // A key pair is at hand as a source of randomness; its public half is as good a token as any.
+            let key = rcgen::KeyPair::generate()?;
+            Ok(format!("{user}-{}", hex(&key.public_key_raw()[1..17])))
+        };
+        let certificate = authority.client("cert", "playground:admins")?;
+        let users = vec![
+            User::new("admin", Role::Admin, Proof::Token(secret("admin")?)),
+            User::new(
+                "cert",
+                Role::Admin,
+                Proof::Certificate(Box::new(certificate)),
+            ),
+            User::new("plugin", Role::Admin, Proof::Plugin(secret("plugin")?)),
+            User::new("basic", Role::Admin, Proof::Basic(secret("basic")?)),
+            User::new("viewer", Role::Viewer, Proof::Token(secret("viewer")?)),
+            User::new("get-only", Role::GetOnly, Proof::Token(secret("get-only")?)),
+            User::new(
+                "create-only",
+                Role::CreateOnly,
+                Proof::Token(secret("create-only")?),
+            ),
+            User::new("wrong", Role::Viewer, Proof::Nothing(secret("wrong")?)),
+        ];
+        let by_authorization = users
+            .iter()
+            .enumerate()
+            .filter_map(|(index, user)| Some((user.authorization()?, index)))
+            .collect();
+        Ok(Self {
+            users,
+            by_authorization,
+        })
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &User> {
+        self.users.iter()
+    }
+
+    pub(crate) fn named(&self, name: &str) -> Option<&User> {
+        self.users.iter().find(|user| user.name == name)
+    }
+
+    /// Who sends these headers, or `None` where the API server says 401.
+    pub(crate) fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        certificate: Option<&CertificateDer<'_>>,
+    ) -> Option<Caller> {
+        let user = match headers.get(AUTHORIZATION) {
+            Some(value) => {
+                let index = self.by_authorization.get(value.to_str().ok()?)?;
+                &self.users[*index]
+            }
+            None => self.by_certificate(certificate?)?,
+        };
+        Some(Caller {
+            name: user.name.to_owned(),
+            role: Some(user.role),
+        })
+    }
+
+    /// The caller after `Impersonate-User`, or `None` if they may not.
+    pub(crate) fn impersonate(&self, caller: Caller, headers: &HeaderMap) -> Option<Caller> {
+        let Some(wanted) = headers.get("impersonate-user") else {
+            return Some(caller);
+        };
+        if caller.role != Some(Role::Admin) {
+            return None;
+        }
+        let name = wanted.to_str().ok()?.to_owned();
+        let role = self.named(&name).map(|user| user.role);
+        Some(Caller { name, role })
+    }
+
+    fn by_certificate(&self, certificate: &CertificateDer<'_>) -> Option<&User> {
+        self.users.iter().find(|user| match &user.proof {
+            Proof::Certificate(identity) => identity.der == *certificate,
+            _ => false,
+        })
+    }
+}
+
+impl User {
+    fn new(name: &'static str, role: Role, proof: Proof) -> Self {
+        Self { name, role, proof }
+    }
+
+    /// The `Authorization` header that lets this user in.
+    pub(crate) fn authorization(&self) -> Option<String> {
+        match &self.proof {
+            Proof::Token(token) | Proof::Plugin(token) => Some(format!("Bearer {token}")),
+            Proof::Basic(password) => {
+                let pair = STANDARD.encode(format!("{}:{password}", self.name));
+                Some(format!("Basic {pair}"))
+            }
+            Proof::Certificate(_) | Proof::Nothing(_) => None,
+        }
+    }
+}
+
+impl Caller {
+    /// Whether the role allows it.
+    pub(crate) fn may(&self, action: &Action<'_>) -> bool {
+        let streaming = matches!(
+            action.resource,
+            "pods/portforward" | "pods/exec" | "pods/attach"
+        );
+        let reading =
+            matches!(action.verb, "get" | "list" | "watch") && !action.resource.contains('/');
+        match self.role {
+            Some(Role::Admin) => true,
+            Some(Role::Viewer) => reading,
+            Some(Role::GetOnly) => reading || streaming && action.verb == "get",
+            Some(Role::CreateOnly) => reading || streaming && action.verb == "create",
+            None => false,
+        }
+    }
+
+    /// The API server's sentence for what the role doesn't allow.
+    pub(crate) fn forbidden(&self, action: &Action<'_>) -> String {
+        let resource = action.resource.split('/').next().unwrap_or_default();
+        let kind = match action.group {
+            "" => resource.to_owned(),
+            group => format!("{resource}.{group}"),
+        };
+        let object = match action.name {
+            "" => kind,
+            name => format!("{kind} \"{name}\""),
+        };
+        let scope = match action.namespace {
+            "" => "at the cluster scope".to_owned(),
+            namespace => format!("in the namespace \"{namespace}\""),
+        };
+        format!(
+            "{object} is forbidden: User \"{}\" cannot {} resource \"{}\" in API group \"{}\" {scope}",
+            self.name, action.verb, action.resource, action.group,
+        )
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,487 @@
+//! A Kubernetes in one process, for people who try kpf and for its tests.
+//!
+//! It has an API server (TLS, users, roles, objects), a node and a container runtime as far as port-forward
+//! needs them, and faults on demand. It is used as an example (`cargo run --example playground`) and as a module
+//! of the integration tests, which reach its faults by calls.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`server`], [`wire`], [`tls`] | the listener, its connections, and how to harm them |
+//! | [`api`], [`access`], [`world`], [`objects`] | the API server: routes, users and roles, objects |
+//! | [`upgrade`], [`transport`], [`portforward`], [`legacy`] | port-forward in its three forms |
+//! | [`node`], [`ports`], [`sshd`] | pods, and what answers on their ports |
+//! | [`faults`] | what goes wrong on purpose, and what was seen |
+//! | [`kubeconfig`] | the file that opens it all |
+#![allow(dead_code, reason = "the example and each test suite use a part of it")]
+
+pub(crate) mod access;
+pub(crate) mod api;
+pub(crate) mod faults;
+pub(crate) mod kubeconfig;
+pub(crate) mod legacy;
+pub(crate) mod node;
+pub(crate) mod objects;
+pub(crate) mod portforward;
+pub(crate) mod ports;
+pub(crate) mod server;
+pub(crate) mod sshd;
+pub(crate) mod tls;
+pub(crate) mod transport;
+pub(crate) mod upgrade;
+pub(crate) mod wire;
+pub(crate) mod world;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use access::{Proof, Users};
+use faults::{Answer, Behaviour, Request, Rule};
+use node::{Node, Sandbox};
+use portforward::Tunnel;
+use ports::Service;
+use server::Server;
+use sshd::Sshd;
+use tls::{Authority, Identity};
+use wire::lock;
+use world::{Resource, World};
+
+/// How a playground is made.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    /// Where the API server listens.
+    pub(crate) listen: SocketAddr,
+    /// `1.29`, `1.36`...: decides about tunnelling (from 1.31), the second RBAC check (from 1.35) and `/version`.
+    pub(crate) server_version: String,
+    /// See [`Behaviour::half_close`].
+    pub(crate) half_close: bool,
+    /// The user whose context is the current one.
+    pub(crate) user: String,
+    /// A path before `/api`, as behind Rancher: `/k8s/clusters/c-1`.
+    pub(crate) path_prefix: String,
+    /// The credential plugin's command for the user `plugin`; it finds the token in `KPF_PLAYGROUND_TOKEN`.
+    /// Without one a small shell script is made.
+    pub(crate) plugin: Vec<String>,
+    /// The server's certificate expired yesterday.
+    pub(crate) expired_certificate: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            server_version: "1.36".to_owned(),
+            half_close: false,
+            user: "admin".to_owned(),
+            path_prefix: String::new(),
+            plugin: Vec::new(),
+            expired_certificate: false,
+        }
+    }
+}
+
+/// A running playground; it ends, with all its processes and files, when it is dropped.
+///
+/// It has threads of its own, so it goes on while a test blocks on a child process.
+pub(crate) struct Playground {
+    server: Arc<Server>,
+    authority: Authority,
+    address: SocketAddr,
+    folder: TempDir,
+    listening: Mutex<CancellationToken>,
+    runtime: Option<Runtime>,
+}
+
+/// How to log in to the pod `sshd`.
+#[derive(Clone, Debug)]
+pub(crate) struct Ssh {
+    pub(crate) user: String,
+    pub(crate) key: PathBuf,
+    pub(crate) known_hosts: PathBuf,
+}
+
+impl Playground {
+    /// Starts a playground; it is ready when this returns.
+    pub(crate) fn start(mut options: Options) -> anyhow::Result<Self> {
+        let minor = options
+            .server_version
+            .trim_start_matches('v')
+            .strip_prefix("1.")
+            .and_then(|rest| rest.split('.').next()?.parse().ok())
+            .with_context(|| format!("`{}` is no version like 1.36", options.server_version))?;
+        let folder = tempfile::Builder::new()
+            .prefix("kpf-playground-")
+            .tempdir()
+            .context("making a temporary folder")?;
+        let authority = Authority::new()?;
+        let users = Users::new(&authority)?;
+        anyhow::ensure!(
+            users.named(&options.user).is_some(),
+            "there is no user `{}`",
+            options.user
+        );
+        if options.plugin.is_empty() {
+            options.plugin = vec![plugin_script(folder.path())?];
+        }
+        let behaviour = Behaviour {
+            half_close: options.half_close,
+            ..Behaviour::default()
+        };
+        let listener = server::bind(options.listen)
+            .with_context(|| format!("listening on {}", options.listen))?;
+        let address = listener.local_addr()?;
+        let mut world = World::new();
+        objects::create(&mut world);
+        let server = Arc::new(Server {
+            minor,
+            users,
+            world: Mutex::new(world),
+            node: Node::default(),
+            sshd: Sshd::prepare(folder.path())?.map(Arc::new),
+            behaviour: Arc::new(Mutex::new(behaviour)),
+            tunnels: Mutex::default(),
+            rules: Mutex::default(),
+            log: Mutex::default(),
+            connections: Mutex::default(),
+            accepted: AtomicU64::new(0),
+            tunnels_opened: AtomicU64::new(0),
+            tls: Arc::new(authority.server(options.expired_certificate)?),
+            options,
+        });
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("playground")
+            .enable_all()
+            .build()?;
+        let playground = Self {
+            server,
+            authority,
+            address,
+            folder,
+            listening: Mutex::default(),
+            runtime: Some(runtime),
+        };
+        playground.start_pods();
+        playground.listen(listener)?;
+        let kubeconfig = playground.render_kubeconfig(&playground.server.options.user);
+        kubeconfig::write_private(&playground.kubeconfig(), &kubeconfig)?;
+        Ok(playground)
+    }
+
+    /// A kubeconfig file with all users; see [`kubeconfig::context`] for the names of its contexts.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.folder.path().join("kubeconfig")
+    }
+
+    /// The content of a kubeconfig whose current context is this user's.
+    pub(crate) fn render_kubeconfig(&self, user: &str) -> String {
+        let url = self.url();
+        let place = kubeconfig::Place {
+            url: &url,
+            authority: &self.authority.pem(),
+            plugin: &self.server.options.plugin,
+            current: user,
+        };
+        kubeconfig::render(&self.server.users, &place)
+    }
+
+    /// A folder that lives as long as the playground, for a test's own files.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where the API server listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The server's URL as the kubeconfig has it.
+    pub(crate) fn url(&self) -> String {
+        format!(
+            "https://{}{}",
+            self.address, self.server.options.path_prefix
+        )
+    }
+
+    /// The certificate authority's certificate, PEM.
+    pub(crate) fn authority(&self) -> String {
+        self.authority.pem()
+    }
+
+    /// A user's bearer token, also that of the credential plugin's user.
+    pub(crate) fn token(&self, user: &str) -> Option<String> {
+        match &self.server.users.named(user)?.proof {
+            Proof::Token(token) | Proof::Plugin(token) | Proof::Nothing(token) => {
+                Some(token.clone())
+            }
+            _ => None,
+        }
+    }
+
+    /// The password of the user `basic`.
+    pub(crate) fn password(&self) -> Option<String> {
+        match &self.server.users.named("basic")?.proof {
+            Proof::Basic(password) => Some(password.clone()),
+            _ => None,
+        }
+    }
+
+    /// The client certificate of the user `cert`.
+    pub(crate) fn identity(&self) -> Option<Identity> {
+        match &self.server.users.named("cert")?.proof {
+            Proof::Certificate(identity) => Some((**identity).clone()),
+            _ => None,
+        }
+    }
+
+    /// How to log in to the pod `sshd`; `None` if this machine has no OpenSSH server.
+    pub(crate) fn ssh(&self) -> Option<Ssh> {
+        let sshd = self.server.sshd.as_ref()?;
+        Some(Ssh {
+            user: sshd.user.clone(),
+            key: sshd.client_key(),
+            known_hosts: sshd.known_hosts(),
+        })
+    }
+
+    fn runtime(&self) -> &Runtime {
+        self.runtime.as_ref().expect("it lives until drop")
+    }
+
+    fn listen(&self, listener: std::net::TcpListener) -> anyhow::Result<()> {
+        let _entered = self.runtime().enter();
+        let listener = TcpListener::from_std(listener)?;
+        let stop = CancellationToken::new();
+        *lock(&self.listening) = stop.clone();
+        tokio::spawn(self.server.clone().listen(listener, stop));
+        Ok(())
+    }
+
+    fn start_pods(&self) {
+        let world = lock(&self.server.world);
+        let pods = Resource::find("", "pods").expect("pods are known");
+        let all = world::Selector::default();
+        for pod in world.list(pods, "", &all) {
+            self.start_pod(pod);
+        }
+    }
+
+    fn start_pod(&self, pod: &Value) {
+        if pod["status"]["phase"] != "Running" {
+            return;
+        }
+        let text = |field: &str| pod["metadata"][field].as_str().unwrap_or_default();
+        let is_sshd = pod["spec"]["containers"][0]["name"] == "sshd";
+        let sshd = self.server.sshd.clone().filter(|_| is_sshd);
+        let node = &self.server.node;
+        node.start(text("namespace"), text("name"), text("uid"), sshd);
+    }
+}
+
+/// Objects, pods and their ports.
+impl Playground {
+    /// Creates or replaces an object; see [`objects::Pod`] and [`objects::service`] for easy ones. A running pod is
+    /// started.
+    pub(crate) fn apply(&self, object: Value) {
+        let is_pod = object["kind"] == "Pod";
+        let metadata = object["metadata"].clone();
+        lock(&self.server.world).apply(object);
+        if is_pod {
+            let text = |field: &str| metadata[field].as_str().unwrap_or_default();
+            if let Some(pod) = self.pod(text("namespace"), text("name")) {
+                self.start_pod(&pod);
+            }
+        }
+    }
+
+    /// A pod as the API server has it.
+    pub(crate) fn pod(&self, namespace: &str, name: &str) -> Option<Value> {
+        let pods = Resource::find("", "pods").expect("pods are known");
+        lock(&self.server.world).get(pods, namespace, name).cloned()
+    }
+
+    /// Changes a pod's object; watches see it.
+    pub(crate) fn update_pod(&self, namespace: &str, name: &str, change: impl FnOnce(&mut Value)) {
+        let pods = Resource::find("", "pods").expect("pods are known");
+        lock(&self.server.world).update(pods, namespace, name, change);
+    }
+
+    /// A running pod, for its counters and to put services on its ports.
+    ///
+    /// # Panics
+    /// If no such pod runs.
+    pub(crate) fn sandbox(&self, namespace: &str, name: &str) -> Arc<Sandbox> {
+        let sandbox = self.server.node.sandbox(namespace, name);
+        sandbox.unwrap_or_else(|| panic!("pod {namespace}/{name} does not run"))
+    }
+
+    /// Puts a service on a port of a pod, or takes one away.
+    pub(crate) fn serve(
+        &self,
+        namespace: &str,
+        name: &str,
+        port: u16,
+        service: impl Into<Option<Service>>,
+    ) {
+        self.sandbox(namespace, name).serve(port, service.into());
+    }
+
+    /// Ends a pod's processes; its object stays, with a deletion timestamp, as during a graceful deletion.
+    pub(crate) fn kill_pod(&self, namespace: &str, name: &str) {
+        self.update_pod(namespace, name, |pod| {
+            pod["metadata"]["deletionTimestamp"] = json!("2026-01-02T04:00:00Z");
+            pod["metadata"]["deletionGracePeriodSeconds"] = json!(30);
+        });
+        self.server.node.kill(namespace, name);
+    }
+
+    /// Ends a pod and removes its object.
+    pub(crate) fn delete_pod(&self, namespace: &str, name: &str) {
+        let pods = Resource::find("", "pods").expect("pods are known");
+        self.kill_pod(namespace, name);
+        lock(&self.server.world).remove(pods, namespace, name);
+    }
+
+    /// Deletes a pod and makes it again under the same name, with a new uid and new processes.
+    pub(crate) fn replace_pod(&self, namespace: &str, name: &str) {
+        let Some(mut pod) = self.pod(namespace, name) else {
+            return;
+        };
+        self.delete_pod(namespace, name);
+        for field in ["uid", "resourceVersion", "deletionTimestamp"] {
+            pod["metadata"][field] = Value::Null;
+        }
+        self.apply(pod);
+    }
+
+    /// Forgets past events: watches that resume from before get 410.
+    pub(crate) fn compact(&self) {
+        lock(&self.server.world).compact();
+    }
+}
+
+/// Faults.
+impl Playground {
+    /// Answers the next request that matches in another way, once.
+    pub(crate) fn answer_next(
+        &self,
+        matches: impl Fn(&Request) -> bool + Send + 'static,
+        answer: Answer,
+    ) {
+        self.answer(matches, 1, answer);
+    }
+
+    /// Answers so many of the requests that match in another way; `usize::MAX` for all. Rules are tried in the order
+    /// in which they were given.
+    pub(crate) fn answer(
+        &self,
+        matches: impl Fn(&Request) -> bool + Send + 'static,
+        times: usize,
+        answer: Answer,
+    ) {
+        lock(&self.server.rules).push(Rule {
+            matches: Box::new(matches),
+            times,
+            answer,
+        });
+    }
+
+    /// Forgets all rules.
+    pub(crate) fn answer_as_usual(&self) {
+        lock(&self.server.rules).clear();
+    }
+
+    /// Changes how the node behaves towards streams that are opened from now on.
+    pub(crate) fn behave(&self, change: impl FnOnce(&mut Behaviour)) {
+        change(&mut lock(&self.server.behaviour));
+    }
+
+    /// The tunnels that are open now, oldest first.
+    pub(crate) fn tunnels(&self) -> Vec<Tunnel> {
+        lock(&self.server.tunnels).values().cloned().collect()
+    }
+
+    /// Resets all TCP connections, upgraded or not.
+    pub(crate) fn cut_all(&self) {
+        for wire in lock(&self.server.connections).values() {
+            wire.cut();
+        }
+        for tunnel in self.tunnels() {
+            tunnel.cut();
+        }
+    }
+
+    /// The API server goes away: nobody listens, and every connection is reset.
+    pub(crate) fn stop(&self) {
+        lock(&self.listening).cancel();
+        self.cut_all();
+    }
+
+    /// It comes back on the same port after [`stop`](Self::stop).
+    pub(crate) fn resume(&self) -> anyhow::Result<()> {
+        // the old listener is closed by its task, which may need a moment to notice
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            match server::bind(self.address) {
+                Ok(listener) => return self.listen(listener),
+                Err(error) if Instant::now() > deadline => return Err(error.into()),
+                Err(_) => std::thread::yield_now(),
+            }
+        }
+    }
+}
+
+/// What was seen.
+impl Playground {
+    /// All requests so far (the last ten thousand), oldest first, without secrets.
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        lock(&self.server.log).iter().cloned().collect()
+    }
+
+    /// TCP connections that were accepted so far.
+    pub(crate) fn connections_accepted(&self) -> u64 {
+        self.server
+            .accepted
+            .load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Upgrades to SPDY, raw or tunnelled, that were granted so far.
+    pub(crate) fn tunnels_opened(&self) -> u64 {
+        let opened = &self.server.tunnels_opened;
+        opened.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+impl Drop for Playground {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // All tasks are dropped, and their sockets and sshd processes with them. On a thread of its own because
+            // a test may drop the playground inside another runtime, which must not block.
+            let ended = std::thread::spawn(|| runtime.shutdown_timeout(Duration::from_secs(2)));
+            let _ = ended.join();
+        }
+    }
+}
+
+/// A credential plugin of one line, for tests that bring none.
+fn plugin_script(folder: &Path) -> anyhow::Result<String> {
+    let file = folder.join("credential-plugin");
+    let credential =
+        kubeconfig::exec_credential("TOKEN").replace("TOKEN", "'\"$KPF_PLAYGROUND_TOKEN\"'");
+    std::fs::write(&file, format!("#!/bin/sh\nprintf '%s' '{credential}'\n"))?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(file.display().to_string())
+}

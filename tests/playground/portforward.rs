@@ -1,0 +1,555 @@
+//! The streaming server's end of port-forward: pairs of SPDY streams become connections to a pod's ports.
+//!
+//! One task drives the connection and owns it; each pair has a task of its own. Between them are bounded
+//! channels, so a pod that doesn't read fills its stream's buffer, and then holds up the whole connection,
+//! as on a real node: SPDY has no flow control there.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use kpf::spdy::{Config, Connection, Event, Headers, ReadError, Status, StreamId};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::faults::{Behaviour, Ending, Replies};
+use super::node::{self, Command, Failure, Sandbox};
+use super::transport::{Sink, Source};
+use super::wire::{WireControl, lock};
+
+/// Chunks that wait between the connection and a pair; small, so that what is not read stays visible as such.
+const CHANNEL: usize = 4;
+/// Output that is gathered before the wire must take some.
+const BATCH: usize = 128 * 1024;
+
+/// An upgraded connection, as tests see it.
+#[derive(Clone)]
+pub(crate) struct Tunnel {
+    pub(crate) number: u64,
+    pub(crate) namespace: String,
+    pub(crate) pod: String,
+    /// `websocket` or `spdy`.
+    pub(crate) transport: &'static str,
+    wire: WireControl,
+    orders: mpsc::Sender<Order>,
+    counters: Arc<Counters>,
+}
+
+#[derive(Default)]
+struct Counters {
+    opened: AtomicU64,
+    pairs: AtomicU64,
+    open_pairs: AtomicU64,
+}
+
+/// What a test tells a tunnel to do.
+enum Order {
+    Inject(Bytes),
+    GoAway,
+    Close,
+}
+
+impl Tunnel {
+    pub(crate) fn new(
+        number: u64,
+        sandbox_of: (&str, &str),
+        transport: &'static str,
+        wire: WireControl,
+    ) -> (Self, Orders) {
+        let (orders, receiver) = mpsc::channel(16);
+        let tunnel = Self {
+            number,
+            namespace: sandbox_of.0.to_owned(),
+            pod: sandbox_of.1.to_owned(),
+            transport,
+            wire,
+            orders,
+            counters: Arc::default(),
+        };
+        let orders = Orders {
+            receiver,
+            counters: tunnel.counters.clone(),
+        };
+        (tunnel, orders)
+    }
+
+    /// Streams that the client opened so far; two for each forwarded connection.
+    pub(crate) fn streams(&self) -> u64 {
+        self.counters.opened.load(Ordering::Relaxed)
+    }
+
+    /// Pairs that were complete so far.
+    pub(crate) fn pairs(&self) -> u64 {
+        self.counters.pairs.load(Ordering::Relaxed)
+    }
+
+    /// Pairs that are being forwarded now.
+    pub(crate) fn open_pairs(&self) -> u64 {
+        self.counters.open_pairs.load(Ordering::Relaxed)
+    }
+
+    /// Drops the connection by a TCP reset.
+    pub(crate) fn cut(&self) {
+        self.wire.cut();
+    }
+
+    /// Stops reading what the client sends, or goes on.
+    pub(crate) fn stall_reads(&self, stalled: bool) {
+        self.wire.stall_reads(stalled);
+    }
+
+    /// Stops sending, or goes on. With reads stalled too it is a network that went away.
+    pub(crate) fn stall_writes(&self, stalled: bool) {
+        self.wire.stall_writes(stalled);
+    }
+
+    /// Sends these bytes in the SPDY stream, between two frames.
+    pub(crate) fn inject(&self, bytes: impl Into<Bytes>) {
+        // a tunnel that is gone, or that has a queue of orders, takes no more
+        let _ = self.orders.try_send(Order::Inject(bytes.into()));
+    }
+
+    /// Resets all streams and says GOAWAY, as a node does that shuts down.
+    pub(crate) fn go_away(&self) {
+        let _ = self.orders.try_send(Order::GoAway);
+    }
+
+    /// Ends the connection without a word of SPDY; a WebSocket gets its Close(1000).
+    pub(crate) fn close(&self) {
+        let _ = self.orders.try_send(Order::Close);
+    }
+}
+
+/// The driver's end of a [`Tunnel`].
+pub(crate) struct Orders {
+    receiver: mpsc::Receiver<Order>,
+    counters: Arc<Counters>,
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(
+    source: Source,
+    sink: Sink,
+    sandbox: Arc<Sandbox>,
+    behaviour: Arc<Mutex<Behaviour>>,
+    orders: Orders,
+) -> io::Result<()> {
+    let (batches, receiver) = mpsc::channel(2);
+    let writer = tokio::spawn(sink.run(receiver));
+    let (sender, commands) = mpsc::channel(64);
+    let driver = Driver {
+        connection: Connection::server(Config::default(), std::time::Instant::now()),
+        sandbox,
+        behaviour,
+        counters: orders.counters,
+        streams: HashMap::new(),
+        pairs: HashMap::new(),
+        readable: BTreeSet::new(),
+        batch: BytesMut::new(),
+        room: Arc::default(),
+        sender,
+        forwards: JoinSet::new(),
+    };
+    let ended = driver.run(source, batches, commands, orders.receiver).await;
+    // the writer ends by itself once its channel is closed, unless the client doesn't read
+    let mut writer = writer;
+    if timeout(Duration::from_secs(1), &mut writer).await.is_err() {
+        writer.abort();
+    }
+    ended
+}
+
+struct Driver {
+    connection: Connection,
+    sandbox: Arc<Sandbox>,
+    behaviour: Arc<Mutex<Behaviour>>,
+    counters: Arc<Counters>,
+    streams: HashMap<StreamId, Stream>,
+    /// Pairs of which one stream is missing, by request id.
+    pairs: HashMap<String, Pair>,
+    /// Streams that may have something to read.
+    readable: BTreeSet<StreamId>,
+    batch: BytesMut,
+    /// Told whenever a forward has taken a chunk from its channel.
+    room: Arc<Notify>,
+    sender: mpsc::Sender<Command<StreamId>>,
+    forwards: JoinSet<()>,
+}
+
+/// What the driver knows about a stream besides the connection's own state.
+enum Inlet {
+    /// A data stream whose pair is not complete: what arrives stays in the connection.
+    Waiting,
+    /// A data stream that is being forwarded.
+    Forwarded(mpsc::Sender<Bytes>),
+    /// An error stream, or one that nobody reads any more.
+    Ignored,
+}
+
+struct Stream {
+    inlet: Inlet,
+    finished: bool,
+    remote_ended: bool,
+}
+
+struct Pair {
+    error: Option<StreamId>,
+    data: Option<(StreamId, u16)>,
+    /// A reply that is held back so that the second stream's goes first.
+    owed: Option<StreamId>,
+    due: Instant,
+}
+
+impl Driver {
+    async fn run(
+        mut self,
+        mut source: Source,
+        batches: mpsc::Sender<Bytes>,
+        mut commands: mpsc::Receiver<Command<StreamId>>,
+        mut orders: mpsc::Receiver<Order>,
+    ) -> io::Result<()> {
+        let mut input = Bytes::new();
+        let mut closing = false;
+        let ended = loop {
+            if !input.is_empty() && !self.connection.paused() {
+                // what the peer broke shows as a lost connection below
+                let _ = self
+                    .connection
+                    .handle_input(&mut input, std::time::Instant::now());
+            }
+            self.take_events();
+            self.deliver();
+            self.collect();
+            if self.connection.lost().is_some() {
+                closing = true;
+            }
+            if closing && self.batch.is_empty() {
+                break Ok(());
+            }
+            let due = self.pairs.values().map(|pair| pair.due).min();
+            tokio::select! {
+                permit = batches.reserve(), if !self.batch.is_empty() => match permit {
+                    Ok(permit) => permit.send(self.batch.split().freeze()),
+                    Err(_) => break Err(io::ErrorKind::BrokenPipe.into()),
+                },
+                read = source.next(), if input.is_empty() && !closing => match read {
+                    Ok(Some(bytes)) => input = bytes,
+                    Ok(None) => closing = true,
+                    Err(error) => break Err(error),
+                },
+                Some(command) = commands.recv(), if self.batch.len() < BATCH && !closing => {
+                    self.apply(command);
+                    while self.batch.len() < BATCH && let Ok(command) = commands.try_recv() {
+                        self.apply(command);
+                    }
+                }
+                Some(order) = orders.recv(), if !closing => match order {
+                    Order::Inject(bytes) => self.batch.extend_from_slice(&bytes),
+                    Order::GoAway => self.connection.close(),
+                    Order::Close => closing = true,
+                },
+                Some(_) = self.forwards.join_next() => {
+                    self.counters.open_pairs.fetch_sub(1, Ordering::Relaxed);
+                }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    self.give_up_pairs();
+                }
+                () = self.room.notified() => {}
+            }
+        };
+        drop(source);
+        drop(batches);
+        drop(commands);
+        self.wind_up().await;
+        ended
+    }
+
+    fn take_events(&mut self) {
+        while let Some(event) = self.connection.poll_event() {
+            match event {
+                Event::Opened { id, headers, .. } => self.opened(id, &headers),
+                Event::Readable(id) => {
+                    self.readable.insert(id);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn opened(&mut self, id: StreamId, headers: &Headers) {
+        self.counters.opened.fetch_add(1, Ordering::Relaxed);
+        let behaviour = lock(&self.behaviour).clone();
+        let port = headers.get("port").and_then(parse_port);
+        let is_error = match headers.get("streamtype") {
+            Some("error") => Some(true),
+            Some("data") => Some(false),
+            _ => None,
+        };
+        let (Some(port), Some(is_error)) = (port, is_error) else {
+            self.connection.reset(id, Status::CANCEL);
+            self.connection.release(id);
+            return;
+        };
+        match behaviour.replies {
+            Replies::AtOnce | Replies::Swapped => {}
+            Replies::Never => return,
+            Replies::Reset => {
+                self.connection.reset(id, Status::CANCEL);
+                self.connection.release(id);
+                return;
+            }
+        }
+        let inlet = if is_error {
+            Inlet::Ignored
+        } else {
+            Inlet::Waiting
+        };
+        let stream = Stream {
+            inlet,
+            finished: false,
+            remote_ended: false,
+        };
+        self.streams.insert(id, stream);
+        // old clients send no request id; the server then trusts that both streams were opened in a row
+        let request = match headers.get("requestid") {
+            Some(request) => request.to_owned(),
+            None if is_error => id.to_string(),
+            None => id.get().wrapping_sub(2).to_string(),
+        };
+        let pair = self.pairs.entry(request.clone()).or_insert_with(|| Pair {
+            error: None,
+            data: None,
+            owed: None,
+            due: Instant::now() + behaviour.pair_timeout,
+        });
+        let clash = match is_error {
+            true if pair.error.is_some() => Some("error"),
+            false if pair.data.is_some() => Some("data"),
+            true => {
+                pair.error = Some(id);
+                None
+            }
+            false => {
+                pair.data = Some((id, port));
+                None
+            }
+        };
+        let complete = pair.error.zip(pair.data);
+        let error_stream = pair.error;
+        let first = complete.is_none();
+        if behaviour.replies == Replies::Swapped && first {
+            pair.owed = Some(id);
+        } else {
+            let owed = pair.owed.take();
+            self.connection.reply(id, &[], false);
+            if let Some(owed) = owed {
+                self.collect();
+                self.connection.reply(owed, &[], false);
+            }
+        }
+        if let Some(kind) = clash {
+            let text = format!(
+                "error processing stream for request {request}: {kind} stream already assigned"
+            );
+            if let Some(error) = error_stream {
+                self.apply(Command::Data(error, text.into()));
+            }
+        } else if let Some((error, (data, port))) = complete {
+            self.pairs.remove(&request);
+            self.start(error, data, port, behaviour);
+        }
+    }
+
+    fn start(&mut self, error: StreamId, data: StreamId, port: u16, behaviour: Behaviour) {
+        let (chunks, from_client) = mpsc::channel(CHANNEL);
+        if let Some(stream) = self.streams.get_mut(&data) {
+            stream.inlet = Inlet::Forwarded(chunks);
+        }
+        self.readable.insert(data);
+        self.counters.pairs.fetch_add(1, Ordering::Relaxed);
+        self.counters.open_pairs.fetch_add(1, Ordering::Relaxed);
+        let sandbox = self.sandbox.clone();
+        let to_client = self.sender.clone();
+        let inlet = node::Inlet::new(from_client, self.room.clone());
+        self.forwards.spawn(async move {
+            let ended = node::forward(&sandbox, port, &behaviour, inlet, &to_client, data).await;
+            for command in ending(behaviour.ending, ended, error, data) {
+                if to_client.send(command).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Moves what has arrived to the forwards, as far as they have room.
+    fn deliver(&mut self) {
+        for id in std::mem::take(&mut self.readable) {
+            if self.deliver_stream(id) {
+                self.readable.insert(id);
+            }
+        }
+    }
+
+    /// Says whether the stream must be looked at again.
+    fn deliver_stream(&mut self, id: StreamId) -> bool {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return false;
+        };
+        loop {
+            let permit = match &stream.inlet {
+                Inlet::Waiting => return true,
+                Inlet::Ignored => None,
+                Inlet::Forwarded(chunks) => match chunks.try_reserve() {
+                    Ok(permit) => Some(permit),
+                    Err(mpsc::error::TrySendError::Full(())) => return true,
+                    Err(mpsc::error::TrySendError::Closed(())) => None,
+                },
+            };
+            match self.connection.read(id) {
+                Ok(Some(bytes)) => {
+                    if let Some(permit) = permit {
+                        permit.send(bytes);
+                    }
+                }
+                Err(ReadError::Blocked) => return false,
+                Ok(None) | Err(_) => {
+                    drop(permit);
+                    stream.inlet = Inlet::Ignored;
+                    stream.remote_ended = true;
+                    if stream.finished {
+                        self.forget(id);
+                    }
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Does what a forward asked for, and puts it into the batch at once: the order of commands is the order on
+    /// the wire.
+    fn apply(&mut self, command: Command<StreamId>) {
+        match command {
+            Command::Data(id, mut bytes) => {
+                while !bytes.is_empty() && self.connection.write(id, &mut bytes).is_ok() {
+                    self.collect();
+                }
+            }
+            Command::Finish(id) => {
+                self.connection.finish(id);
+                self.collect();
+                self.finished(id);
+            }
+            // Go's Reset says nothing on a stream that was closed before
+            Command::Reset(id) => {
+                if self.streams.get(&id).is_some_and(|stream| !stream.finished) {
+                    self.connection.reset(id, Status::CANCEL);
+                    self.forget(id);
+                    self.collect();
+                }
+            }
+        }
+    }
+
+    fn finished(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        stream.finished = true;
+        if stream.remote_ended {
+            self.forget(id);
+        } else {
+            self.readable.insert(id);
+        }
+    }
+
+    fn forget(&mut self, id: StreamId) {
+        self.streams.remove(&id);
+        self.connection.release(id);
+    }
+
+    fn collect(&mut self) {
+        while let Some(frame) = self.connection.poll_output() {
+            self.batch.extend_from_slice(&frame.head);
+            self.batch.extend_from_slice(&frame.body);
+        }
+    }
+
+    /// Pairs whose second stream didn't come get a text on the error stream and, as in Kubernetes, no end.
+    fn give_up_pairs(&mut self) {
+        let now = Instant::now();
+        let late: Vec<_> = self.pairs.extract_if(|_, pair| pair.due <= now).collect();
+        for (request, pair) in late {
+            if let Some(error) = pair.error {
+                let text =
+                    format!("(conn=0xc000000000, request={request}) timed out waiting for streams");
+                self.apply(Command::Data(error, text.into()));
+            }
+        }
+    }
+
+    /// The client is gone: what it had sent still reaches the pods, then the forwards end like any other.
+    async fn wind_up(mut self) {
+        for stream in self.streams.values_mut() {
+            if matches!(stream.inlet, Inlet::Waiting) {
+                stream.inlet = Inlet::Ignored;
+            }
+        }
+        self.readable = self.streams.keys().copied().collect();
+        let rest = async {
+            loop {
+                let taken = self.room.clone();
+                self.deliver();
+                if self.readable.is_empty() {
+                    break;
+                }
+                taken.notified().await;
+            }
+            self.streams.clear();
+            while self.forwards.join_next().await.is_some() {}
+        };
+        // longer than any grace: a pod that doesn't read is left to itself
+        let _ = timeout(Duration::from_secs(2), rest).await;
+    }
+}
+
+/// What a runtime says at the end of a forward.
+fn ending(
+    style: Ending,
+    ended: Result<(), Failure>,
+    error: StreamId,
+    data: StreamId,
+) -> Vec<Command<StreamId>> {
+    use Command::{Data, Finish, Reset};
+    let failure = match (ended, style) {
+        (Ok(()), Ending::ErrorStreamFirst) => return vec![Finish(error), Finish(data)],
+        (Ok(()), _) => return vec![Finish(data), Finish(error)],
+        (Err(failure), _) => failure,
+    };
+    if style == Ending::Containerd17 && failure.reset {
+        return vec![Reset(data), Reset(error)];
+    }
+    let mut commands = Vec::new();
+    if failure.dialled && style != Ending::ErrorStreamFirst {
+        commands.push(Finish(data));
+    }
+    commands.push(Data(error, failure.text.into()));
+    match style {
+        Ending::Current | Ending::ErrorStreamFirst => {
+            commands.extend([Reset(data), Reset(error)]);
+        }
+        Ending::Containerd17 | Ending::Containerd20 => {
+            commands.extend([Finish(error), Finish(data)]);
+        }
+    }
+    commands
+}
+
+/// A port as the streaming server reads it: decimal, 1 to 65535.
+pub(crate) fn parse_port(text: &str) -> Option<u16> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|port| digits && *port > 0)
+}
