@@ -241,7 +241,12 @@ where
                 if self.buffer.is_empty() {
                     self.buffer = BytesMut::new();
                 }
-                if ready!(read).map_err(Broken::Near)? == 0 {
+                let Poll::Ready(read) = read else {
+                    // What this can fail of, the next read tells.
+                    let _ = ready!(Pin::new(&mut self.far).poll_flush(cx));
+                    return Poll::Pending;
+                };
+                if read.map_err(Broken::Near)? == 0 {
                     self.outbound = match self.outbound {
                         Outbound::Copying => Outbound::Held,
                         _ => Outbound::Done,
