@@ -331,7 +331,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_users_end_is_held_back_while_the_pod_sends() {
         let Wired {
-            mut user, mut pod, ..
+            mut user, pod, ..
         } = wire(Ends::SOCKET);
         user.shutdown().await.unwrap();
         let started = Instant::now();
