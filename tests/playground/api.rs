@@ -1,13 +1,15 @@
 //! The API server: routes, `metav1.Status` answers, discovery, and reading objects.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use serde_json::{Value, json};
@@ -21,7 +23,27 @@ use super::wire::lock;
 use super::world::{RESOURCES, Resource, Selector};
 
 /// What all answers have as body.
-pub(crate) type Body = BoxBody<Bytes, Infallible>;
+pub(crate) struct Body(BoxBody<Bytes, Infallible>);
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.0).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
 
 /// A refusal in the API server's form.
 #[derive(Debug)]
@@ -429,7 +451,7 @@ fn watch(
             }
         }
     });
-    let mut response = Response::new(BoxBody::new(StreamBody::new(events)));
+    let mut response = Response::new(Body(BoxBody::new(StreamBody::new(events))));
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json);
     Ok(response)
@@ -530,12 +552,12 @@ fn document(code: StatusCode, value: &Value) -> Response<Body> {
 
 /// An empty body.
 pub(crate) fn empty() -> Body {
-    Full::default().boxed()
+    Body(Full::default().boxed())
 }
 
 /// Plain text, as kubelets and runtimes answer.
 pub(crate) fn text(code: StatusCode, body: impl Into<String>) -> Response<Body> {
-    let mut response = Response::new(Full::from(body.into()).boxed());
+    let mut response = Response::new(Body(Full::from(body.into()).boxed()));
     *response.status_mut() = code;
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, plain);

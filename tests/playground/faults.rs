@@ -55,9 +55,31 @@ impl Request {
 pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-/// Takes over an upgraded connection: the bytes after the 101, whatever the protocol.
-pub(crate) type Script =
-    Arc<dyn Fn(Box<dyn Io>) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> + Send + Sync>;
+/// Serves one connection after another, from an async closure.
+pub(crate) struct Handler<T>(
+    #[expect(clippy::type_complexity, reason = "this struct is its name")]
+    Arc<dyn Fn(T) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> + Send + Sync>,
+);
+
+impl<T> Handler<T> {
+    pub(crate) fn new<F, R>(serve: F) -> Self
+    where
+        F: Fn(T) -> R + Send + Sync + 'static,
+        R: Future<Output = io::Result<()>> + Send + 'static,
+    {
+        Self(Arc::new(move |connection| Box::pin(serve(connection))))
+    }
+
+    pub(crate) async fn serve(&self, connection: T) -> io::Result<()> {
+        (self.0)(connection).await
+    }
+}
+
+impl<T> Clone for Handler<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
 
 /// How a request is answered when not as usual.
 #[derive(Clone)]
@@ -84,8 +106,8 @@ pub(crate) enum Answer {
     Reset,
     /// The proper 101, in one packet with these bytes of the new protocol; then as usual.
     Early(Bytes),
-    /// The proper 101, then the script instead of the tunnel.
-    Script(Script),
+    /// The proper 101, then the script instead of the tunnel: it has the bytes after the 101, whatever the protocol.
+    Script(Handler<Box<dyn Io>>),
 }
 
 impl Answer {
@@ -95,7 +117,7 @@ impl Answer {
         F: Fn(Box<dyn Io>) -> R + Send + Sync + 'static,
         R: Future<Output = io::Result<()>> + Send + 'static,
     {
-        Self::Script(Arc::new(move |io| Box::pin(script(io))))
+        Self::Script(Handler::new(script))
     }
 }
 

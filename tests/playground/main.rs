@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser;
 use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
 use playground::{Options, Playground, kubeconfig};
@@ -146,9 +147,7 @@ enum Signal {
     Terminate,
 }
 
-#[cfg(unix)]
 async fn signalled() -> anyhow::Result<Signal> {
-    use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
@@ -157,15 +156,8 @@ async fn signalled() -> anyhow::Result<Signal> {
     }
 }
 
-#[cfg(not(unix))]
-async fn signalled() -> anyhow::Result<Signal> {
-    tokio::signal::ctrl_c().await?;
-    Ok(Signal::Interrupt)
-}
-
 /// Lets the command end by itself, and sees to it that it does.
 async fn finish(child: &mut Child, signal: Signal) -> anyhow::Result<ExitCode> {
-    #[cfg(unix)]
     if signal == Signal::Terminate
         && let Some(pid) = child.id()
         && let Some(pid) = rustix::process::Pid::from_raw(pid.cast_signed())

@@ -32,6 +32,7 @@ pub(crate) mod wire;
 pub(crate) mod world;
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
@@ -478,10 +479,6 @@ fn plugin_script(folder: &Path) -> anyhow::Result<String> {
     let credential =
         kubeconfig::exec_credential("TOKEN").replace("TOKEN", "'\"$KPF_PLAYGROUND_TOKEN\"'");
     std::fs::write(&file, format!("#!/bin/sh\nprintf '%s' '{credential}'\n"))?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o700))?;
-    }
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o700))?;
     Ok(file.display().to_string())
 }

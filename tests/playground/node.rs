@@ -153,7 +153,7 @@ impl Sandbox {
             (Service::Builtin(port), _) => {
                 ports::serve(*port, &self.name, &self.discarded, tcp).await
             }
-            (Service::Handler(serve), _) => serve(tcp).await,
+            (Service::Handler(handler), _) => handler.serve(tcp).await,
             (Service::Address(_), _) => Ok(()),
         }
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpStream;
 
 /// Keys and configuration of the playground's SSH servers.
@@ -105,18 +106,61 @@ impl Sshd {
             .create(true)
             .append(true)
             .open(self.folder.join("log"))?;
-        let mut child = tokio::process::Command::new(&self.binary)
+        let child = tokio::process::Command::new(&self.binary)
             .args(["-i", "-e", "-f"])
             .arg(self.folder.join("sshd_config"))
             .stdin(Stdio::from(OwnedFd::from(tcp.try_clone()?)))
             .stdout(Stdio::from(OwnedFd::from(tcp)))
             .stderr(log)
-            .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
-        child.wait().await?;
+        let mut session = Session(child);
+        session.0.wait().await?;
         Ok(())
     }
+}
+
+/// An `sshd -i`. Dropped while it runs, it ends with everything that was started through it.
+struct Session(tokio::process::Child);
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let Some(sshd) = self.0.id() else { return };
+        // Commands are sessions of their own and outlive their sshd; only the tree of processes tells whose they are.
+        for pid in descendants(sshd) {
+            if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
+                // it may have ended since
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+    }
+}
+
+/// A process and all below it, as far as `/proc` tells.
+fn descendants(ancestor: u32) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let parents: Vec<(u32, u32)> = processes
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+            // `PID (name, which may hold anything) STATE PARENT ...`
+            let (_, after_name) = stat.rsplit_once(')')?;
+            let parent = after_name.split_whitespace().nth(1)?.parse().ok()?;
+            Some((pid, parent))
+        })
+        .collect();
+    let mut family = vec![ancestor];
+    let mut next = 0;
+    while let Some(&parent) = family.get(next) {
+        family.extend(
+            parents
+                .iter()
+                .filter(|(_, p)| *p == parent)
+                .map(|(pid, _)| *pid),
+        );
+        next += 1;
+    }
+    family
 }
 
 /// A program on PATH or where system programs are.

@@ -15,8 +15,6 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::faults::Io;
 
-type Socket = WebSocketStream<Box<dyn Io>>;
-
 /// Read at once from a raw connection.
 const CHUNK: usize = 64 * 1024;
 /// The API server's WebSocket library has a write buffer of 4096 bytes: a message that fits goes out as one frame...
@@ -27,14 +25,14 @@ const TWO_FRAMES: usize = 8220;
 /// Where a tunnel's bytes come from.
 pub(crate) enum Source {
     Raw(ReadHalf<Box<dyn Io>>, BytesMut),
-    WebSocket(SplitStream<Socket>),
+    WebSocket(SplitStream<WebSocketStream<Box<dyn Io>>>),
 }
 
 /// Where a tunnel's bytes go to.
 pub(crate) enum Sink {
     Raw(WriteHalf<Box<dyn Io>>),
     WebSocket {
-        socket: SplitSink<Socket, Message>,
+        socket: SplitSink<WebSocketStream<Box<dyn Io>>, Message>,
         message_size: usize,
     },
 }
@@ -56,7 +54,7 @@ pub(crate) async fn websocket(io: Box<dyn Io>, message_size: usize) -> (Source, 
 }
 
 /// The server's end of a WebSocket whose handshake is done.
-pub(crate) async fn accept(io: Box<dyn Io>) -> Socket {
+pub(crate) async fn accept(io: Box<dyn Io>) -> WebSocketStream<Box<dyn Io>> {
     let config = WebSocketConfig::default()
         .write_buffer_size(CHUNK)
         .max_write_buffer_size(4 * CHUNK);
@@ -125,7 +123,7 @@ impl Sink {
 
 /// Sends bytes as messages, fragmented as gorilla's server does it.
 async fn feed(
-    socket: &mut SplitSink<Socket, Message>,
+    socket: &mut SplitSink<WebSocketStream<Box<dyn Io>>, Message>,
     mut batch: Bytes,
     message_size: usize,
 ) -> Result<(), Error> {

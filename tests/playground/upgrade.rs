@@ -291,7 +291,7 @@ impl Upgrade {
             };
             let mut io: Box<dyn Io> = Box::new(TokioIo::new(upgraded));
             let _ = match self.fault {
-                Some(Answer::Script(script)) => script(io).await,
+                Some(Answer::Script(script)) => script.serve(io).await,
                 Some(Answer::Early(bytes)) => {
                     let written = io.write_all(&bytes).await;
                     self.visitor.line.release();
