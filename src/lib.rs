@@ -8,6 +8,7 @@
 //! | [`tunnel`] | one upgraded connection shared by many streams |
 //! | [`spdy`] | SPDY/3.1 without IO, clock or Kubernetes |
 //! | [`splice`] | what happens on a stream: copy both ways, half-close, counters |
+//! | [`untrusted`] | text from servers and pods, made fit to show |
 //! | [`cli`], [`ui`] | the words that people type and read |
 //!
 //! Imports point one way only: `commands` to `dial` to `cluster` and `tunnel`, `tunnel` to `spdy`.
@@ -21,3 +22,4 @@ pub mod spdy;
 pub mod splice;
 pub mod tunnel;
 pub mod ui;
+pub mod untrusted;

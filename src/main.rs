@@ -1,2 +1,7 @@
-//! The `kpf` binary.
-fn main() {}
+//! The `kpf` program; what it does is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kpf::commands::main(std::env::args_os())
+}

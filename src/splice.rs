@@ -1,1 +1,267 @@
-//! Copying both ways.
+//! What happens on a connection: bytes are copied both ways until both have ended.
+//!
+//! The *near* side is the user's: a socket, or stdin and stdout. The *far* side is the stream to the pod.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::io::poll_read_buf;
+
+/// Bytes read from the near side at a time: one frame's worth.
+const READ: usize = 32 * 1024;
+
+/// How ends are passed on.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    /// Container runtimes cut the answer off one second after they saw our end. So the near side's end is passed on
+    /// only when the far side has been silent for this long; zero passes it on at once, as kubectl does.
+    pub half_close_grace: Duration,
+    /// How long the near side may go on sending once the far side has ended.
+    pub after_far_end: Duration,
+    /// How long, after that, what it still sends is read and dropped: to close a socket with bytes unread would
+    /// destroy those of ours that are still on their way.
+    pub linger: Duration,
+}
+
+impl Ends {
+    /// For a socket.
+    pub const SOCKET: Self = Self {
+        half_close_grace: Duration::from_secs(3),
+        // Runtimes end a forward one second after either direction ends (containerd 1.5 to 2.4).
+        after_far_end: Duration::from_secs(1),
+        linger: Duration::from_secs(5),
+    };
+
+    /// For stdin and stdout, which nobody resets.
+    pub const STDIO: Self = Self {
+        half_close_grace: Duration::from_secs(3),
+        after_far_end: Duration::ZERO,
+        linger: Duration::ZERO,
+    };
+}
+
+/// What a finished splice has done.
+#[derive(Debug)]
+pub struct Spliced {
+    /// Bytes from near to far.
+    pub sent: u64,
+    /// Bytes from far to near.
+    pub received: u64,
+    /// How it ended. Everything received before an error has been written to the near side.
+    pub end: Result<(), Broken>,
+}
+
+/// The side that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// Reading or writing the near side.
+    #[error("local connection: {0}")]
+    Near(#[source] io::Error),
+    /// The far side.
+    #[error(transparent)]
+    Far(io::Error),
+}
+
+/// Copies until the far side has ended and all it sent is flushed, or a side fails. Cancelling drops what is in
+/// flight.
+///
+/// A failure of the far side is taken from its reading half, which has the reason.
+pub async fn splice<R, W, F>(near_read: R, near_write: W, far: F, ends: Ends) -> Spliced
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+    F: AsyncBufRead + AsyncWrite + Unpin,
+{
+    let mut splice = Splice {
+        near_read,
+        near_write,
+        far,
+        ends,
+        outbound: Outbound::Copying,
+        inbound: Inbound::Copying,
+        buffer: BytesMut::new(),
+        timer: Box::pin(sleep_until(Instant::now())),
+        heard: Instant::now(),
+        sent: 0,
+        received: 0,
+    };
+    let end = poll_fn(|cx| splice.poll(cx)).await;
+    Spliced {
+        sent: splice.sent,
+        received: splice.received,
+        end,
+    }
+}
+
+/// Near to far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outbound {
+    Copying,
+    /// The near side has ended; the far side isn't told yet.
+    Held,
+    /// The far side has ended; what the near side sends is dropped.
+    Lingering,
+    Done,
+}
+
+/// Far to near.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Inbound {
+    Copying,
+    /// The far side has ended; the near side's flush and end are under way.
+    Ending,
+    Done {
+        at: Instant,
+    },
+}
+
+struct Splice<R, W, F> {
+    near_read: R,
+    near_write: W,
+    far: F,
+    ends: Ends,
+    outbound: Outbound,
+    inbound: Inbound,
+    /// From near to far. Without a block of its own while there is nothing to read: idle connections cost nothing.
+    buffer: BytesMut,
+    timer: Pin<Box<Sleep>>,
+    /// When the far side last sent something.
+    heard: Instant,
+    sent: u64,
+    received: u64,
+}
+
+impl<R, W, F> Splice<R, W, F>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+    F: AsyncBufRead + AsyncWrite + Unpin,
+{
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        loop {
+            let _ = self.poll_inbound(cx)?;
+            let _ = self.poll_outbound(cx)?;
+            let deadline = match (self.inbound, self.outbound) {
+                (Inbound::Done { .. }, Outbound::Done | Outbound::Held) => {
+                    return Poll::Ready(Ok(()));
+                }
+                (Inbound::Done { at }, Outbound::Copying) => at + self.ends.after_far_end,
+                (Inbound::Done { at }, Outbound::Lingering) => {
+                    at + self.ends.after_far_end + self.ends.linger
+                }
+                (_, Outbound::Held) => self.heard + self.ends.half_close_grace,
+                _ => return Poll::Pending,
+            };
+            ready!(self.poll_timer(cx, deadline));
+            match self.outbound {
+                Outbound::Copying => self.outbound = Outbound::Lingering,
+                Outbound::Held => {
+                    // What this can fail of, the next read tells.
+                    let _ = ready!(Pin::new(&mut self.far).poll_shutdown(cx));
+                    self.outbound = Outbound::Done;
+                }
+                Outbound::Lingering | Outbound::Done => self.outbound = Outbound::Done,
+            }
+        }
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+        if deadline <= Instant::now() {
+            return Poll::Ready(());
+        }
+        if self.timer.deadline() != deadline {
+            self.timer.as_mut().reset(deadline);
+        }
+        self.timer.as_mut().poll(cx)
+    }
+
+    fn poll_inbound(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        loop {
+            match self.inbound {
+                Inbound::Copying => {
+                    let Poll::Ready(chunk) = Pin::new(&mut self.far).poll_fill_buf(cx) else {
+                        ready!(self.poll_flush(cx))?;
+                        return Poll::Pending;
+                    };
+                    let chunk = match chunk {
+                        Ok(chunk) => chunk,
+                        Err(error) => {
+                            // What came before the failure is the near side's.
+                            ready!(self.poll_flush(cx))?;
+                            return Poll::Ready(Err(Broken::Far(error)));
+                        }
+                    };
+                    if chunk.is_empty() {
+                        self.inbound = Inbound::Ending;
+                        continue;
+                    }
+                    let written = ready!(Pin::new(&mut self.near_write).poll_write(cx, chunk));
+                    let length = written.map_err(Broken::Near)?;
+                    if length == 0 {
+                        let error = io::ErrorKind::WriteZero.into();
+                        return Poll::Ready(Err(Broken::Near(error)));
+                    }
+                    Pin::new(&mut self.far).consume(length);
+                    self.received += length as u64;
+                    self.heard = Instant::now();
+                }
+                Inbound::Ending => {
+                    ready!(self.poll_flush(cx))?;
+                    let ended = ready!(Pin::new(&mut self.near_write).poll_shutdown(cx));
+                    // A near side that has gone already, after all was written, is no failure.
+                    if let Err(error) = ended
+                        && error.kind() != io::ErrorKind::NotConnected
+                    {
+                        return Poll::Ready(Err(Broken::Near(error)));
+                    }
+                    self.inbound = Inbound::Done { at: Instant::now() };
+                }
+                Inbound::Done { .. } => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        Pin::new(&mut self.near_write)
+            .poll_flush(cx)
+            .map_err(Broken::Near)
+    }
+
+    fn poll_outbound(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        while matches!(self.outbound, Outbound::Copying | Outbound::Lingering) {
+            if self.buffer.is_empty() {
+                self.buffer.reserve(READ);
+                let read = poll_read_buf(Pin::new(&mut self.near_read), cx, &mut self.buffer);
+                if self.buffer.is_empty() {
+                    self.buffer = BytesMut::new();
+                }
+                if ready!(read).map_err(Broken::Near)? == 0 {
+                    self.outbound = match self.outbound {
+                        Outbound::Copying => Outbound::Held,
+                        _ => Outbound::Done,
+                    };
+                    break;
+                }
+            }
+            if self.outbound == Outbound::Lingering {
+                self.buffer.clear();
+                continue;
+            }
+            match ready!(Pin::new(&mut self.far).poll_write(cx, &self.buffer)) {
+                Ok(length) => {
+                    self.buffer.advance(length);
+                    self.sent += length as u64;
+                }
+                // Nobody takes this any more. Whether that is a failure, the reading half knows.
+                Err(_) => self.outbound = Outbound::Lingering,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,1 +1,93 @@
 //! What each command does.
+//!
+//! [`main`] is the whole program: `src/main.rs` calls it, and so does the playground.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal as _};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{self, Cli, Command};
+use crate::cluster::Stdin;
+use crate::ui::Ui;
+use reach::Reach;
+
+mod connect;
+mod exit;
+mod forward;
+mod listen;
+mod reach;
+mod signal;
+mod stdio;
+
+/// Runs one command line, its first word being the program's name, to its end. Prints its error, if it has one.
+pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::parse_words(words) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help that nobody reads to its end is no failure.
+            let _ = error.print();
+            return ExitCode::from(cli::exit_code(&error));
+        }
+    };
+    log_to_stderr(cli.global.v);
+    // Cloning the descriptors of stdout and stderr is all that can fail.
+    let Ok(ui) = Ui::new() else {
+        return ExitCode::from(exit::OTHER);
+    };
+    let Cli { global, command } = cli;
+    let (outcome, code): (_, fn(&anyhow::Error) -> u8) = match command {
+        Command::Forward(args) => {
+            let reach = Reach::new(&global, &args.reach, Stdin::Free);
+            // kubectl knows only this one code.
+            (on_runtime(forward::run(&args, reach, &ui)), |_| exit::OTHER)
+        }
+        Command::Connect(args) => {
+            let reach = Reach::new(&global, &args.reach, Stdin::Taken);
+            (on_runtime(connect::run(&args, reach)), exit::code)
+        }
+        Command::Completions { shell } => (completions(shell, &ui), |_| exit::OTHER),
+    };
+    outcome.unwrap_or_else(|error| {
+        ui.error(&error);
+        ExitCode::from(code(&error))
+    })
+}
+
+fn completions(shell: clap_complete::Shell, ui: &Ui) -> anyhow::Result<ExitCode> {
+    ui.document(&cli::completion_script(shell))
+        .context("cannot write the completion script")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One thread is enough: what a gigabyte costs is encryption and system calls, and threads would only add wake-ups.
+fn on_runtime<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start: out of file descriptors or threads")?;
+    let outcome = runtime.block_on(command);
+    // A read of stdin that will never return must not hold up the exit.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// `-v` as kubectl grades it: from 4 on what kpf does, from 6 on requests, from 8 on everything.
+fn log_to_stderr(level: u32) {
+    let filter = match level {
+        0..=1 => "off",
+        2..=3 => "kpf=info",
+        4..=5 => "kpf=debug",
+        6..=7 => "kpf=trace",
+        _ => "kpf=trace,hyper_util=debug,rustls=debug,kube=debug",
+    };
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter))
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .finish();
+    // Whoever embeds the program may have a subscriber of its own.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+}

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::frame::{Control, Decoder, Item};
 use super::headers::{Deflater, Inflater};
-use super::stream::{Ended, Fin, Stream};
+use super::stream::{Ended, Fin, Reply, Stream};
 use super::{
     Error, Headers, Lost, MAX_DATA, OpenError, Output, ReadError, Status, StreamId, WriteError,
 };
@@ -18,6 +18,10 @@ const MAX_PONGS: usize = 64;
 const MAX_WAITING_REFUSALS: usize = 1024;
 /// Streams that the peer may have open at once (server side; a client takes none). Each costs a table entry.
 const MAX_ACCEPTED: usize = 16 * 1024;
+
+/// PINGs that may lack an answer. spdystream deals them out to five workers; one that hangs, since its container
+/// doesn't read, swallows its share, and with 50 frames waiting for it the whole peer hangs.
+const MAX_UNANSWERED: u32 = 16;
 
 /// Limits and periods of a connection.
 #[derive(Clone, Debug)]
@@ -89,7 +93,7 @@ pub struct Connection {
     role: Role,
     streams: HashMap<StreamId, Stream>,
     /// The id of the next stream that is opened here; `None` when they are used up.
-    next_id: Option<StreamId>,
+    pub(super) next_id: Option<StreamId>,
     /// The highest id that the peer has opened.
     last_accepted: u32,
     decoder: Decoder,
@@ -105,7 +109,7 @@ pub struct Connection {
     full: Option<StreamId>,
     /// Streams without a SYN_REPLY, oldest first.
     replies_due: VecDeque<(Instant, StreamId)>,
-    pings: Pings,
+    pub(super) pings: Pings,
     lost: Option<Lost>,
 }
 
@@ -135,7 +139,15 @@ impl Connection {
         !(self.control.is_empty() && self.pongs.is_empty() && self.ready.is_empty())
     }
 
-    /// Bytes that `stream` holds unread.
+    /// Bytes that a `write` to the stream would take now.
+    #[must_use]
+    pub fn writable(&self, id: StreamId) -> usize {
+        self.streams.get(&id).map_or(0, |stream| {
+            self.config.send_buffer.saturating_sub(stream.send.len())
+        })
+    }
+
+    /// Bytes that the stream holds unread.
     #[must_use]
     pub fn unread(&self, id: StreamId) -> usize {
         self.streams
@@ -230,7 +242,7 @@ impl Connection {
             if self
                 .streams
                 .get(&id)
-                .is_some_and(|s| !s.replied && !s.over())
+                .is_some_and(|s| s.reply == Reply::Due && !s.over())
             {
                 self.cancel(id, Status::CANCEL, Ended::NoReply);
             }
@@ -257,10 +269,10 @@ impl Connection {
             Item::Control(Control::SynReply { id, fin, block }) => {
                 let headers = self.inflater.block(&block)?;
                 if let Some(stream) = self.streams.get_mut(&id)
-                    && !stream.replied
+                    && stream.reply == Reply::Due
                     && stream.ended.is_none()
                 {
-                    stream.replied = true;
+                    stream.reply = Reply::Done;
                     self.events.push_back(Event::Replied { id, headers });
                     self.forget_replied();
                     if fin {
@@ -316,13 +328,13 @@ impl Connection {
             self.refuse(id, Status::REFUSED_STREAM);
             return;
         }
-        // spdystream minds the order and not the parity.
-        if id.get() <= self.last_accepted {
+        // spdystream minds the order alone, but an even id may be a stream that this side has opened.
+        if id.get() <= self.last_accepted || id.get().is_multiple_of(2) {
             self.refuse(id, Status::PROTOCOL_ERROR);
             return;
         }
         self.last_accepted = id.get();
-        let mut stream = Stream::new();
+        let mut stream = Stream::new(Reply::Owed);
         stream.remote_fin = fin;
         self.streams.insert(id, stream);
         self.events.push_back(Event::Opened { id, headers, fin });
@@ -364,7 +376,7 @@ impl Connection {
         }
         let id = self.next_id.ok_or(OpenError::Exhausted)?;
         self.next_id = id.next();
-        let mut stream = Stream::new();
+        let mut stream = Stream::new(Reply::Due);
         if fin {
             stream.fin = Fin::Sent;
         }
@@ -376,20 +388,27 @@ impl Connection {
         Ok(id)
     }
 
-    /// Accepts a stream that the peer opened. No effect on one that has ended meanwhile.
+    /// Accepts a stream that the peer opened; what was written to it before now goes out. `fin` is a
+    /// [`finish`](Self::finish) with it. No effect on a stream that has ended meanwhile.
     pub fn reply(&mut self, id: StreamId, headers: &[(&str, &str)], fin: bool) {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
-        if stream.replied || stream.ended.is_some() {
+        if stream.reply != Reply::Owed || stream.ended.is_some() {
             return;
         }
-        stream.replied = true;
+        stream.reply = Reply::Done;
+        if fin {
+            stream.fin = Fin::Queued;
+        }
+        // A FIN with bytes before it can't go with the reply.
+        let fin = stream.fin == Fin::Queued && stream.send.is_empty();
         if fin {
             stream.fin = Fin::Sent;
         }
         let block = self.deflater.block(headers);
         self.control.push_back(Output::syn_reply(id, fin, &block));
+        self.schedule(id);
         self.sweep(id);
     }
 
@@ -485,7 +504,7 @@ impl Connection {
         let mut open: Vec<_> = self.streams.keys().copied().collect();
         open.sort_unstable();
         for id in open {
-            self.reset(id, Status::CANCEL);
+            self.cancel(id, Status::CANCEL, Ended::Lost(Lost::Closed));
         }
         self.control
             .push_back(Output::go_away(self.last_accepted, 0));
@@ -512,14 +531,13 @@ impl Connection {
                 continue;
             }
             if let Some(chunk) = stream.send.pop(MAX_DATA) {
-                // Room for a whole frame before the writer is woken.
-                if stream.writer_waits && stream.send.len() + MAX_DATA <= self.config.send_buffer {
+                // Room for a whole frame before the writer is woken; a smaller buffer is emptied first.
+                let low = self.config.send_buffer.saturating_sub(MAX_DATA);
+                if stream.writer_waits && stream.send.len() <= low {
                     stream.writer_waits = false;
                     self.events.push_back(Event::Writable(id));
                 }
-                if stream.has_output() {
-                    self.schedule(id);
-                }
+                self.schedule(id);
                 return Some(Output::data(id, false, chunk));
             }
             if stream.fin == Fin::Queued {
@@ -553,6 +571,7 @@ impl Connection {
     fn schedule(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id)
             && !stream.scheduled
+            && stream.has_output()
         {
             stream.scheduled = true;
             self.ready.push_back(id);
@@ -621,7 +640,10 @@ impl Connection {
     /// Drops deadlines that no longer mean anything, so that the list stays as long as the wait.
     fn forget_replied(&mut self) {
         while let Some((_, id)) = self.replies_due.front()
-            && self.streams.get(id).is_none_or(|s| s.replied || s.over())
+            && self
+                .streams
+                .get(id)
+                .is_none_or(|s| s.reply != Reply::Due || s.over())
         {
             self.replies_due.pop_front();
         }
@@ -655,13 +677,15 @@ enum PingDue {
 
 /// Pings that we send, and what their answers, or the lack of them, say about the peer.
 #[derive(Debug)]
-struct Pings {
+pub(super) struct Pings {
     period: Option<Duration>,
     silence: Duration,
     /// Odd for clients, even for servers; wraps before 2^31.
-    next_id: u32,
+    pub(super) next_id: u32,
     next_at: Instant,
-    unanswered: bool,
+    unanswered: u32,
+    /// A PING has gone out since anything was heard.
+    asked: bool,
     /// The last moment at which the silence had a reason, or wasn't one.
     quiet_since: Instant,
     blocked: bool,
@@ -674,13 +698,15 @@ impl Pings {
             silence: config.silence,
             next_id: if role == Role::Client { 1 } else { 2 },
             next_at: now + config.ping_period.unwrap_or_default(),
-            unanswered: false,
+            unanswered: 0,
+            asked: false,
             quiet_since: now,
             blocked: false,
         }
     }
 
     fn heard(&mut self, now: Instant) {
+        self.asked = false;
         self.quiet_since = now;
     }
 
@@ -695,7 +721,7 @@ impl Pings {
     fn answered(&mut self, id: u32) -> bool {
         let ours = id % 2 == self.next_id % 2;
         if ours {
-            self.unanswered = false;
+            self.unanswered = self.unanswered.saturating_sub(1);
         }
         ours
     }
@@ -705,20 +731,23 @@ impl Pings {
         if paused || self.blocked {
             self.quiet_since = now;
         }
-        if self.unanswered && now >= self.quiet_since + self.silence {
+        if self.asked && now >= self.quiet_since + self.silence {
             return Some(PingDue::Dead);
         }
         if now < self.next_at {
             return None;
         }
         self.next_at = now + period;
-        // One at a time, as client-go: a second would tell no more. None into a full pipe.
-        if self.unanswered || self.blocked {
+        // None into a full pipe. One that stays unanswered proves nothing: the next ones reach other workers.
+        if self.blocked || self.unanswered >= MAX_UNANSWERED {
             return None;
         }
-        // The silence begins with the question.
-        self.quiet_since = now;
-        self.unanswered = true;
+        // The silence begins with the first question.
+        if !self.asked {
+            self.asked = true;
+            self.quiet_since = now;
+        }
+        self.unanswered += 1;
         let id = self.next_id;
         self.next_id = if id >= 0x7fff_fffd {
             2 - id % 2
@@ -731,7 +760,7 @@ impl Pings {
     fn poll_timeout(&self, paused: bool) -> Option<Instant> {
         self.period?;
         let dead =
-            (self.unanswered && !paused && !self.blocked).then(|| self.quiet_since + self.silence);
+            (self.asked && !paused && !self.blocked).then(|| self.quiet_since + self.silence);
         Some(dead.map_or(self.next_at, |dead| dead.min(self.next_at)))
     }
 }

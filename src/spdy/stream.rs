@@ -58,6 +58,16 @@ pub(super) enum Fin {
     Sent,
 }
 
+/// Where the acceptor's SYN_REPLY stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reply {
+    /// The peer has yet to send it. We may write before.
+    Due,
+    /// We have yet to send it. Nothing goes out before: spdystream drops DATA that overtakes it.
+    Owed,
+    Done,
+}
+
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) send: Chunks,
@@ -67,8 +77,7 @@ pub(super) struct Stream {
     pub(super) received: Chunks,
     pub(super) remote_fin: bool,
     pub(super) ended: Option<Ended>,
-    /// The acceptor's SYN_REPLY has been seen (or, on the accepting side, sent).
-    pub(super) replied: bool,
+    pub(super) reply: Reply,
     /// Nobody holds the stream any more: it goes as soon as its last bytes are out.
     pub(super) released: bool,
     pub(super) reader_waits: bool,
@@ -76,7 +85,7 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(reply: Reply) -> Self {
         Self {
             send: Chunks::default(),
             fin: Fin::Open,
@@ -84,7 +93,7 @@ impl Stream {
             received: Chunks::default(),
             remote_fin: false,
             ended: None,
-            replied: false,
+            reply,
             released: false,
             reader_waits: true,
             writer_waits: false,
@@ -102,7 +111,9 @@ impl Stream {
     }
 
     pub(super) fn has_output(&self) -> bool {
-        self.ended.is_none() && (!self.send.is_empty() || self.fin == Fin::Queued)
+        self.ended.is_none()
+            && self.reply != Reply::Owed
+            && (!self.send.is_empty() || self.fin == Fin::Queued)
     }
 }
 

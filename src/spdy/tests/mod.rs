@@ -1,4 +1,5 @@
 //! Two state machines and a wire of bytes, with a clock that the test owns.
+#![allow(clippy::indexing_slicing, reason = "a test may panic")]
 
 use std::time::{Duration, Instant};
 
@@ -6,9 +7,16 @@ use bytes::{Bytes, BytesMut};
 
 use super::*;
 
+mod backpressure;
+mod codec;
+mod endings;
+mod liveness;
+mod properties;
+mod streams;
 mod vectors;
 
 /// A client and a server joined by two pipes that deliver `chop` bytes at a time.
+#[derive(Debug)]
 struct Pair {
     client: Connection,
     server: Connection,
@@ -57,6 +65,61 @@ impl Pair {
     fn open(&mut self, headers: &[(&str, &str)]) -> StreamId {
         self.client.open(headers, false, self.now).unwrap()
     }
+
+    /// 0 is the client, 1 the server.
+    fn side(&mut self, side: usize) -> &mut Connection {
+        match side {
+            0 => &mut self.client,
+            _ => &mut self.server,
+        }
+    }
+
+    /// A stream that the server has accepted, with all events about it taken.
+    fn accepted(&mut self) -> StreamId {
+        let id = self.open(&[("streamtype", "data")]);
+        self.drive();
+        self.server.reply(id, &[], false);
+        self.drive();
+        events(&mut self.server);
+        events(&mut self.client);
+        id
+    }
+
+    /// What a scripted server says.
+    fn say(&mut self, frames: &[Output]) -> Result<(), Error> {
+        self.client.handle_input(&mut wire(frames), self.now)
+    }
+}
+
+/// Everything that `of` has to send.
+fn frames(of: &mut Connection) -> Vec<Output> {
+    std::iter::from_fn(|| of.poll_output()).collect()
+}
+
+fn wire(frames: &[Output]) -> Bytes {
+    let mut bytes = BytesMut::new();
+    for frame in frames {
+        bytes.extend_from_slice(&frame.head);
+        bytes.extend_from_slice(&frame.body);
+    }
+    bytes.freeze()
+}
+
+/// How much `of` holds: every byte of it shows in its Debug text.
+fn weight(of: &Connection) -> usize {
+    format!("{of:?}").len()
+}
+
+/// A DATA frame.
+fn data(id: StreamId, body: &'static [u8], fin: bool) -> Output {
+    Output::data(id, fin, Bytes::from_static(body))
+}
+
+/// Writes all of `body`, which must fit.
+fn write(to: &mut Connection, id: StreamId, body: &[u8]) {
+    let mut body = Bytes::copy_from_slice(body);
+    to.write(id, &mut body).unwrap();
+    assert!(body.is_empty(), "it fits the send buffer");
 }
 
 fn take_output(from: &mut Connection, wire: &mut BytesMut) -> usize {

@@ -59,3 +59,82 @@ fn go_replies_are_read_in_the_order_of_the_wire() {
     });
     assert_eq!(replied, expected);
 }
+
+#[test]
+fn zlib_at_another_level_and_without_matches_is_read() {
+    // flate2 at level 9, then a peer that stores and never compresses.
+    let mut deflated = headers::Inflater::new();
+    let first = "78f9e3c6a7c202253a703a2b294a4dcc851625aca9a0808614cb45e01c6061606100a4398b20d198094ade8c0600000000ffff";
+    let second = "c2aa19540e2512d60b000000ffff";
+    for (block, kind) in [(first, "error"), (second, "data")] {
+        let headers = deflated.block(&hex(block)).unwrap();
+        let expected = [("streamtype", kind), ("port", "8080"), ("requestid", "0")];
+        assert!(headers.iter().eq(expected));
+    }
+    let now = Instant::now();
+    let mut server = Connection::server(Config::default(), now);
+    let mut stored = hex("8003000100000053000000010000000000007801003d00c2ff000000030000000a73747265616d74
+        797065000000056572726f7200000004706f72740000000438303830000000097265717565737469640000000130000000ffff");
+    server.handle_input(&mut stored, now).unwrap();
+    let Some(Event::Opened { headers, .. }) = server.poll_event() else {
+        panic!("the stream is not opened");
+    };
+    assert_eq!(headers.get("port"), Some("8080"));
+}
+
+#[test]
+fn frames_without_headers_are_written_as_go_writes_them() {
+    let mut pair = Pair::new();
+    let one = pair.accepted();
+    let three = pair.accepted();
+    pair.client.finish(one);
+    write(&mut pair.client, three, b"hello");
+    let mut expected = vec![
+        hex("00000001 01000000"),
+        hex("00000003 00000005 68656c6c6f"),
+    ];
+    let mut sent: Vec<_> = frames(&mut pair.client);
+    pair.client.reset(three, Status::CANCEL);
+    sent.extend(frames(&mut pair.client));
+    expected.push(hex("80030003 00000008 00000003 00000005"));
+    pair.client.close();
+    sent.extend(frames(&mut pair.client));
+    // `one` is still open to the server's bytes.
+    expected.push(hex("80030003 00000008 00000001 00000005"));
+    expected.push(hex("80030007 00000008 00000000 00000000"));
+    let sent: Vec<_> = sent.into_iter().map(|frame| wire(&[frame])).collect();
+    assert_eq!(sent, expected);
+}
+
+#[test]
+fn pings_are_written_as_go_writes_them() {
+    let config = Config {
+        ping_period: Some(Duration::from_secs(5)),
+        ..Config::default()
+    };
+    let mut pair = Pair::with(config.clone(), config);
+    pair.pass(Duration::from_secs(5));
+    let sent = [&mut pair.client, &mut pair.server].map(|side| wire(&frames(side)));
+    assert_eq!(
+        sent,
+        [
+            hex("80030006 00000004 00000001"),
+            hex("80030006 00000004 00000002")
+        ]
+    );
+}
+
+#[test]
+fn reused_id_is_answered_as_go_answers_it() {
+    let now = Instant::now();
+    let mut server = Connection::server(Config::default(), now);
+    let mut zlib = headers::Deflater::new();
+    let one = StreamId::new(1);
+    let twice = [(); 2].map(|()| Output::syn_stream(one, false, &zlib.block(&[])));
+    server.handle_input(&mut wire(&twice), now).unwrap();
+    assert_eq!(events(&mut server).len(), 1);
+    assert_eq!(
+        wire(&frames(&mut server)),
+        hex("80030003 00000008 00000001 00000001")
+    );
+}

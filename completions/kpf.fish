@@ -1,0 +1,207 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_kpf_global_optspecs
+    string join \n n/namespace= context= kubeconfig= v/v= cluster= user= s/server= token= username= password= as= as-group= as-uid= as-user-extra= certificate-authority= client-certificate= client-key= tls-server-name= insecure-skip-tls-verify= request-timeout= proxy-url= cache-dir= disable-compression= kuberc= log-flush-frequency= match-server-version= profile= profile-output= vmodule= warnings-as-errors= h/help V/version
+end
+
+function __fish_kpf_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_kpf_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_kpf_using_subcommand
+    set -l cmd (__fish_kpf_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c kpf -n "__fish_kpf_needs_command" -s n -l namespace -d 'Namespace to look in [default: the context\'s]' -r
+complete -c kpf -n "__fish_kpf_needs_command" -l context -d 'Context of the kubeconfig to use' -r
+complete -c kpf -n "__fish_kpf_needs_command" -l kubeconfig -d 'Kubeconfig file to use [default: KUBECONFIG, then ~/.kube/config]' -r -F
+complete -c kpf -n "__fish_kpf_needs_command" -s v -l v -d 'How much to log to stderr, from 0 to 10' -r
+complete -c kpf -n "__fish_kpf_needs_command" -l cluster -d 'Cluster of the kubeconfig to use' -r
+complete -c kpf -n "__fish_kpf_needs_command" -l user -d 'User of the kubeconfig to use' -r
+complete -c kpf -n "__fish_kpf_needs_command" -s s -l server -d 'Address and port of the API server' -r
+complete -c kpf -n "__fish_kpf_needs_command" -l token -d 'Bearer token' -r
+complete -c kpf -n "__fish_kpf_needs_command" -l username -d 'User name for basic authentication' -r
+complete -c kpf -n "__fish_kpf_needs_command" -l password -d 'Password for basic authentication' -r
+complete -c kpf -n "__fish_kpf_needs_command" -l as -d 'User to impersonate' -r
+complete -c kpf -n "__fish_kpf_needs_command" -l as-group -d 'Group to impersonate; may be given more than once' -r
+complete -c kpf -n "__fish_kpf_needs_command" -l as-uid -d 'UID to impersonate' -r
+complete -c kpf -n "__fish_kpf_needs_command" -l as-user-extra -d 'Extra field to impersonate; may be given more than once' -r
+complete -c kpf -n "__fish_kpf_needs_command" -l certificate-authority -d 'File with the certificates that the server\'s is checked against' -r -F
+complete -c kpf -n "__fish_kpf_needs_command" -l client-certificate -d 'File with the client\'s certificate' -r -F
+complete -c kpf -n "__fish_kpf_needs_command" -l client-key -d 'File with the client\'s key' -r -F
+complete -c kpf -n "__fish_kpf_needs_command" -l tls-server-name -d 'Name that the server\'s certificate must have [default: the host of its address]' -r
+complete -c kpf -n "__fish_kpf_needs_command" -l insecure-skip-tls-verify -d 'Do not check the server\'s certificate; insecure' -r
+complete -c kpf -n "__fish_kpf_needs_command" -l request-timeout -d 'How long one request may take, as in 30s or 1m30s; 0 is without end. It does not end a forward' -r
+complete -c kpf -n "__fish_kpf_needs_command" -l proxy-url -d 'Proxy to the API server, http, https or socks5 [default: the kubeconfig\'s, then HTTPS_PROXY]' -r
+complete -c kpf -n "__fish_kpf_needs_command" -l cache-dir -r
+complete -c kpf -n "__fish_kpf_needs_command" -l disable-compression -r
+complete -c kpf -n "__fish_kpf_needs_command" -l kuberc -r
+complete -c kpf -n "__fish_kpf_needs_command" -l log-flush-frequency -r
+complete -c kpf -n "__fish_kpf_needs_command" -l match-server-version -r
+complete -c kpf -n "__fish_kpf_needs_command" -l profile -r
+complete -c kpf -n "__fish_kpf_needs_command" -l profile-output -r
+complete -c kpf -n "__fish_kpf_needs_command" -l vmodule -r
+complete -c kpf -n "__fish_kpf_needs_command" -l warnings-as-errors -r
+complete -c kpf -n "__fish_kpf_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpf -n "__fish_kpf_needs_command" -s V -l version -d 'Print version'
+complete -c kpf -n "__fish_kpf_needs_command" -f -a "forward" -d 'Forward local ports to pods'
+complete -c kpf -n "__fish_kpf_needs_command" -f -a "port-forward" -d 'Forward local ports to pods'
+complete -c kpf -n "__fish_kpf_needs_command" -f -a "connect" -d 'Attach stdin and stdout to one port of a pod, for ssh\'s ProxyCommand'
+complete -c kpf -n "__fish_kpf_needs_command" -f -a "completions" -d 'Print the completion script of a shell'
+complete -c kpf -n "__fish_kpf_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l address -d 'Addresses to listen on, comma separated: IP addresses, or localhost for 127.0.0.1 and ::1' -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l pod-running-timeout -d 'How long to wait for a pod that is ready, as in 30s or 1m30s' -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l transport -d 'The protocol to the cluster: websocket, spdy, or websocket first and spdy if that is refused' -r -f -a "auto\t'WebSocket, then SPDY if that is refused'
+websocket\t'SPDY inside a WebSocket'
+spdy\t'SPDY on the upgraded connection itself'"
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -s n -l namespace -d 'Namespace to look in [default: the context\'s]' -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l context -d 'Context of the kubeconfig to use' -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l kubeconfig -d 'Kubeconfig file to use [default: KUBECONFIG, then ~/.kube/config]' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -s v -l v -d 'How much to log to stderr, from 0 to 10' -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l cluster -d 'Cluster of the kubeconfig to use' -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l user -d 'User of the kubeconfig to use' -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -s s -l server -d 'Address and port of the API server' -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l token -d 'Bearer token' -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l username -d 'User name for basic authentication' -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l password -d 'Password for basic authentication' -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l as -d 'User to impersonate' -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l as-group -d 'Group to impersonate; may be given more than once' -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l as-uid -d 'UID to impersonate' -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l as-user-extra -d 'Extra field to impersonate; may be given more than once' -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l certificate-authority -d 'File with the certificates that the server\'s is checked against' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l client-certificate -d 'File with the client\'s certificate' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l client-key -d 'File with the client\'s key' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l tls-server-name -d 'Name that the server\'s certificate must have [default: the host of its address]' -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l insecure-skip-tls-verify -d 'Do not check the server\'s certificate; insecure' -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l request-timeout -d 'How long one request may take, as in 30s or 1m30s; 0 is without end. It does not end a forward' -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l proxy-url -d 'Proxy to the API server, http, https or socks5 [default: the kubeconfig\'s, then HTTPS_PROXY]' -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l cache-dir -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l disable-compression -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l kuberc -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l log-flush-frequency -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l match-server-version -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l profile -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l profile-output -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l vmodule -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l warnings-as-errors -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l allow-partial -d 'Go on if some of the ports can\'t be bound, as kubectl does'
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l address -d 'Addresses to listen on, comma separated: IP addresses, or localhost for 127.0.0.1 and ::1' -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l pod-running-timeout -d 'How long to wait for a pod that is ready, as in 30s or 1m30s' -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l transport -d 'The protocol to the cluster: websocket, spdy, or websocket first and spdy if that is refused' -r -f -a "auto\t'WebSocket, then SPDY if that is refused'
+websocket\t'SPDY inside a WebSocket'
+spdy\t'SPDY on the upgraded connection itself'"
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -s n -l namespace -d 'Namespace to look in [default: the context\'s]' -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l context -d 'Context of the kubeconfig to use' -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l kubeconfig -d 'Kubeconfig file to use [default: KUBECONFIG, then ~/.kube/config]' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -s v -l v -d 'How much to log to stderr, from 0 to 10' -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l cluster -d 'Cluster of the kubeconfig to use' -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l user -d 'User of the kubeconfig to use' -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -s s -l server -d 'Address and port of the API server' -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l token -d 'Bearer token' -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l username -d 'User name for basic authentication' -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l password -d 'Password for basic authentication' -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l as -d 'User to impersonate' -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l as-group -d 'Group to impersonate; may be given more than once' -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l as-uid -d 'UID to impersonate' -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l as-user-extra -d 'Extra field to impersonate; may be given more than once' -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l certificate-authority -d 'File with the certificates that the server\'s is checked against' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l client-certificate -d 'File with the client\'s certificate' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l client-key -d 'File with the client\'s key' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l tls-server-name -d 'Name that the server\'s certificate must have [default: the host of its address]' -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l insecure-skip-tls-verify -d 'Do not check the server\'s certificate; insecure' -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l request-timeout -d 'How long one request may take, as in 30s or 1m30s; 0 is without end. It does not end a forward' -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l proxy-url -d 'Proxy to the API server, http, https or socks5 [default: the kubeconfig\'s, then HTTPS_PROXY]' -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l cache-dir -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l disable-compression -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l kuberc -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l log-flush-frequency -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l match-server-version -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l profile -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l profile-output -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l vmodule -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l warnings-as-errors -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l allow-partial -d 'Go on if some of the ports can\'t be bound, as kubectl does'
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l pod-running-timeout -d 'How long to wait for a pod that is ready, as in 30s or 1m30s' -r
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l transport -d 'The protocol to the cluster: websocket, spdy, or websocket first and spdy if that is refused' -r -f -a "auto\t'WebSocket, then SPDY if that is refused'
+websocket\t'SPDY inside a WebSocket'
+spdy\t'SPDY on the upgraded connection itself'"
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -s n -l namespace -d 'Namespace to look in [default: the context\'s]' -r
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l context -d 'Context of the kubeconfig to use' -r
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l kubeconfig -d 'Kubeconfig file to use [default: KUBECONFIG, then ~/.kube/config]' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -s v -l v -d 'How much to log to stderr, from 0 to 10' -r
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l cluster -d 'Cluster of the kubeconfig to use' -r
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l user -d 'User of the kubeconfig to use' -r
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -s s -l server -d 'Address and port of the API server' -r
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l token -d 'Bearer token' -r
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l username -d 'User name for basic authentication' -r
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l password -d 'Password for basic authentication' -r
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l as -d 'User to impersonate' -r
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l as-group -d 'Group to impersonate; may be given more than once' -r
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l as-uid -d 'UID to impersonate' -r
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l as-user-extra -d 'Extra field to impersonate; may be given more than once' -r
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l certificate-authority -d 'File with the certificates that the server\'s is checked against' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l client-certificate -d 'File with the client\'s certificate' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l client-key -d 'File with the client\'s key' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l tls-server-name -d 'Name that the server\'s certificate must have [default: the host of its address]' -r
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l insecure-skip-tls-verify -d 'Do not check the server\'s certificate; insecure' -r
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l request-timeout -d 'How long one request may take, as in 30s or 1m30s; 0 is without end. It does not end a forward' -r
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l proxy-url -d 'Proxy to the API server, http, https or socks5 [default: the kubeconfig\'s, then HTTPS_PROXY]' -r
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l cache-dir -r
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l disable-compression -r
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l kuberc -r
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l log-flush-frequency -r
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l match-server-version -r
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l profile -r
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l profile-output -r
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l vmodule -r
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l warnings-as-errors -r
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -s n -l namespace -d 'Namespace to look in [default: the context\'s]' -r
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -l context -d 'Context of the kubeconfig to use' -r
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -l kubeconfig -d 'Kubeconfig file to use [default: KUBECONFIG, then ~/.kube/config]' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -s v -l v -d 'How much to log to stderr, from 0 to 10' -r
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -l cluster -d 'Cluster of the kubeconfig to use' -r
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -l user -d 'User of the kubeconfig to use' -r
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -s s -l server -d 'Address and port of the API server' -r
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -l token -d 'Bearer token' -r
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -l username -d 'User name for basic authentication' -r
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -l password -d 'Password for basic authentication' -r
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -l as -d 'User to impersonate' -r
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -l as-group -d 'Group to impersonate; may be given more than once' -r
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -l as-uid -d 'UID to impersonate' -r
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -l as-user-extra -d 'Extra field to impersonate; may be given more than once' -r
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -l certificate-authority -d 'File with the certificates that the server\'s is checked against' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -l client-certificate -d 'File with the client\'s certificate' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -l client-key -d 'File with the client\'s key' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -l tls-server-name -d 'Name that the server\'s certificate must have [default: the host of its address]' -r
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -l insecure-skip-tls-verify -d 'Do not check the server\'s certificate; insecure' -r
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -l request-timeout -d 'How long one request may take, as in 30s or 1m30s; 0 is without end. It does not end a forward' -r
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -l proxy-url -d 'Proxy to the API server, http, https or socks5 [default: the kubeconfig\'s, then HTTPS_PROXY]' -r
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -l cache-dir -r
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -l disable-compression -r
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -l kuberc -r
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -l log-flush-frequency -r
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -l match-server-version -r
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -l profile -r
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -l profile-output -r
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -l vmodule -r
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -l warnings-as-errors -r
+complete -c kpf -n "__fish_kpf_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect completions help" -f -a "forward" -d 'Forward local ports to pods'
+complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect completions help" -f -a "connect" -d 'Attach stdin and stdout to one port of a pod, for ssh\'s ProxyCommand'
+complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect completions help" -f -a "completions" -d 'Print the completion script of a shell'
+complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect completions help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -1,0 +1,260 @@
+//! `kpf forward`: local ports whose connections become streams to a pod.
+
+use std::num::NonZeroU16;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{anyhow, bail};
+use futures_util::future::{join_all, try_join_all};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::listen::listen;
+use super::reach::Reach;
+use super::signal::Signals;
+use crate::cli::{Forward, ForwardArgs};
+use crate::cluster::target::ports::{LocalPort, PortSpec};
+use crate::cluster::target::{PodPort, Target};
+use crate::dial::Dialer;
+use crate::splice::{Broken, Ends, splice};
+use crate::tunnel::{Failure, Tunnel};
+use crate::ui::Ui;
+
+/// How long accepting rests when the process is out of file descriptors: connections that end give some back.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Runs until a signal, or until a pod is lost.
+pub(super) async fn run(args: &ForwardArgs, mut reach: Reach, ui: &Ui) -> anyhow::Result<ExitCode> {
+    // Before anything is waited for: Ctrl-C ends the wait for a pod as well.
+    let mut signals = Signals::new()?;
+    let mut opening = Vec::new();
+    for Forward { target, ports } in &args.forwards.0 {
+        let dialer = reach.dialer(target)?;
+        let wait = reach.wait;
+        opening.push(open(args, target, ports, dialer, wait, ui));
+    }
+    let opened = tokio::select! {
+        opened = try_join_all(opening) => opened?,
+        code = signals.wait() => return Ok(code),
+    };
+
+    // All is there: now, and not before, come the lines that scripts wait for.
+    let tunnels: Vec<Tunnel> = opened.iter().map(|opened| opened.tunnel.clone()).collect();
+    let mut tasks = JoinSet::new();
+    for Opened { tunnel, mappings } in opened {
+        let watched = tunnel.clone();
+        tasks.spawn(async move { anyhow::Error::new(watched.ended().await) });
+        for Mapping {
+            listener,
+            local,
+            remote,
+        } in mappings
+        {
+            ui.forwarding(listener.local_addr()?, remote.get());
+            let forward = Forwarder {
+                tunnel: tunnel.clone(),
+                local,
+                remote: remote.get(),
+                ui: ui.clone(),
+            };
+            tasks.spawn(forward.accept(listener));
+        }
+    }
+    let outcome = tokio::select! {
+        Some(lost) = tasks.join_next() => Err(lost?.context("lost connection to pod")),
+        code = signals.wait() => Ok(code),
+    };
+    tasks.abort_all();
+    join_all(tunnels.into_iter().map(Tunnel::close)).await;
+    outcome
+}
+
+/// A target whose pod is connected and whose local ports are bound.
+struct Opened {
+    tunnel: Tunnel,
+    mappings: Vec<Mapping>,
+}
+
+/// A local address that leads to a port of the pod.
+struct Mapping {
+    listener: TcpListener,
+    local: u16,
+    remote: NonZeroU16,
+}
+
+async fn open(
+    args: &ForwardArgs,
+    target: &Target,
+    specs: &[PortSpec],
+    dialer: Dialer,
+    wait: Duration,
+    ui: &Ui,
+) -> anyhow::Result<Opened> {
+    let remotes: Vec<_> = specs.iter().map(|spec| spec.remote.clone()).collect();
+    let resolved = dialer.cluster().resolve(target, &remotes, wait).await?;
+    if !resolved.ready {
+        ui.warning(format_args!(
+            "pod {} is not ready: forwarding to it all the same",
+            resolved.pod.name
+        ));
+    }
+    // The ports are bound before the dial: one that can't be had costs nobody a request.
+    let mut mappings = Vec::new();
+    for (spec, port) in specs.iter().zip(&resolved.ports) {
+        bind(args, spec, *port, ui, &mut mappings)?;
+    }
+    if mappings.is_empty() {
+        let pairs = specs.iter().zip(&resolved.ports);
+        let pairs: Vec<_> = pairs
+            .map(|(spec, port)| {
+                format!(
+                    "{{{} {}}}",
+                    wanted(spec, *port).map_or(0, NonZeroU16::get),
+                    port.number
+                )
+            })
+            .collect();
+        bail!(
+            "unable to listen on any of the requested ports: [{}]",
+            pairs.join(" ")
+        );
+    }
+    let tunnel = dialer.port_forward(&resolved.pod).await?;
+    Ok(Opened { tunnel, mappings })
+}
+
+fn bind(
+    args: &ForwardArgs,
+    spec: &PortSpec,
+    port: PodPort,
+    ui: &Ui,
+    mappings: &mut Vec<Mapping>,
+) -> anyhow::Result<()> {
+    let own = spec.address.map(|address| vec![address]);
+    let addresses = own.as_ref().unwrap_or(&args.address);
+    let wanted = wanted(spec, port);
+    match listen(addresses, wanted, args.allow_partial) {
+        Ok(listeners) => {
+            for listener in listeners {
+                mappings.push(Mapping {
+                    local: listener.local_addr()?.port(),
+                    remote: port.number,
+                    listener,
+                });
+            }
+            Ok(())
+        }
+        Err(error) if args.allow_partial => {
+            // kubectl's words, roughly: its list of causes is Go's.
+            ui.notice(format_args!(
+                "Unable to listen on port {}: Listeners failed to create with the following errors: [{error}]",
+                wanted.map_or(0, NonZeroU16::get)
+            ));
+            Ok(())
+        }
+        Err(error) => Err(anyhow!(
+            "{error}; choose another local port, `:{}` for any free one, or go on without it by --allow-partial",
+            spec.remote
+        )),
+    }
+}
+
+/// The local port that was asked for; none for any.
+fn wanted(spec: &PortSpec, port: PodPort) -> Option<NonZeroU16> {
+    match spec.local {
+        LocalPort::Same => Some(port.local),
+        LocalPort::Random => None,
+        LocalPort::Number(number) => Some(number),
+    }
+}
+
+/// Forwards the connections of one local address.
+#[derive(Clone)]
+struct Forwarder {
+    tunnel: Tunnel,
+    local: u16,
+    remote: u16,
+    ui: Ui,
+}
+
+impl Forwarder {
+    /// Takes connections until the pod is found to be gone. Each one is a task of its own, and ends with this one.
+    async fn accept(self, listener: TcpListener) -> anyhow::Error {
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((socket, _)) => {
+                        self.ui.handling(self.local);
+                        connections.spawn(self.clone().handle(socket));
+                    }
+                    Err(error) if is_of_connection(&error) => {}
+                    Err(error) => {
+                        self.ui.warning(format_args!("port {}: cannot accept connections: {error}", self.local));
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                Some(ended) = connections.join_next() => match ended {
+                    Ok(Ok(())) => {}
+                    Ok(Err(gone)) => return gone.into(),
+                    // A panic of one connection is that connection's.
+                    Err(panic) => tracing::error!(%panic, "a connection's task failed"),
+                },
+            }
+        }
+    }
+
+    /// One connection, to its end. An error only where no other connection can work either.
+    async fn handle(self, mut socket: TcpStream) -> Result<(), Failure> {
+        // What is small is often what is waited for.
+        let _ = socket.set_nodelay(true);
+        let stream = match self.tunnel.open(self.remote) {
+            Ok(stream) => stream,
+            Err(error) => {
+                self.failed(socket, &error);
+                return Ok(());
+            }
+        };
+        let (reader, writer) = socket.split();
+        let spliced = splice(reader, writer, stream, Ends::SOCKET).await;
+        tracing::debug!(
+            sent = spliced.sent,
+            received = spliced.received,
+            "connection ended"
+        );
+        match spliced.end {
+            Ok(()) => Ok(()),
+            // Whoever hung up knows it.
+            Err(error @ Broken::Near(_)) => {
+                tracing::debug!(%error, "connection broke off");
+                Ok(())
+            }
+            Err(Broken::Far(error)) => {
+                self.failed(socket, &error);
+                match Failure::of(&error) {
+                    Some(gone @ Failure::PodGone(_)) => Err(gone.clone()),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// The local peer sees a reset: a clean end would pass for an answer.
+    fn failed(&self, socket: TcpStream, error: &dyn std::error::Error) {
+        self.ui.error(format_args!(
+            "forwarding {} -> {}: {error}",
+            self.local, self.remote
+        ));
+        let _ = socket.set_zero_linger();
+    }
+}
+
+/// Whether accepting failed because of the connection that was to be accepted, which is gone.
+fn is_of_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
+}

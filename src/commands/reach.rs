@@ -1,0 +1,47 @@
+//! From the flags and a target to the cluster that has it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::cli::{self, GlobalArgs, ReachArgs};
+use crate::cluster::target::Target;
+use crate::cluster::{Cluster, Environment, Options, Stdin};
+use crate::dial::{Dialer, Transport};
+
+/// How clusters are reached in this run. Targets of one context share a cluster.
+pub(super) struct Reach {
+    options: Options,
+    transport: Transport,
+    /// For a pod to be ready.
+    pub(super) wait: Duration,
+    dialers: HashMap<Option<String>, Dialer>,
+}
+
+impl Reach {
+    pub(super) fn new(global: &GlobalArgs, args: &ReachArgs, stdin: Stdin) -> Self {
+        let environment = Environment::capture();
+        let transport = match args.transport(&environment) {
+            cli::Transport::Auto => Transport::Auto,
+            cli::Transport::Websocket => Transport::WebSocket,
+            cli::Transport::Spdy => Transport::Spdy,
+        };
+        Self {
+            options: global.to_options(environment, stdin),
+            transport,
+            wait: args.pod_running_timeout,
+            dialers: HashMap::new(),
+        }
+    }
+
+    /// The cluster of a target. Asks nobody.
+    pub(super) fn dialer(&mut self, target: &Target) -> anyhow::Result<Dialer> {
+        let mut options = self.options.clone();
+        target.choose_context(&mut options)?;
+        if let Some(dialer) = self.dialers.get(&options.context) {
+            return Ok(dialer.clone());
+        }
+        let dialer = Dialer::new(Cluster::load(&options)?, self.transport);
+        self.dialers.insert(options.context, dialer.clone());
+        Ok(dialer)
+    }
+}

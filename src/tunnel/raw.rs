@@ -1,0 +1,100 @@
+//! SPDY directly on the connection.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::io::poll_read_buf;
+
+use super::wire::Wire;
+use crate::spdy::Output;
+
+/// Bytes asked for in one read: four TLS records.
+const READ: usize = 64 * 1024;
+/// Slices of one vectored write: heads and bodies of 32 frames.
+const SLICES: usize = 64;
+
+pub(super) struct Raw<IO> {
+    io: IO,
+    early: Bytes,
+    buffer: BytesMut,
+    /// Bytes of the first frame in the queue that are already out.
+    written: usize,
+    unflushed: bool,
+}
+
+impl<IO> Raw<IO> {
+    pub(super) fn new(io: IO, early: Bytes) -> Self {
+        Self {
+            io,
+            early,
+            buffer: BytesMut::new(),
+            written: 0,
+            unflushed: false,
+        }
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Wire for Raw<IO> {
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        if !self.early.is_empty() {
+            return Poll::Ready(Ok(Some(std::mem::take(&mut self.early))));
+        }
+        // Reuses the block once nobody holds a slice of it.
+        self.buffer.reserve(READ);
+        let length = ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.buffer))?;
+        Poll::Ready(Ok((length > 0).then(|| self.buffer.split().freeze())))
+    }
+
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        frames: &mut VecDeque<Output>,
+    ) -> Poll<io::Result<()>> {
+        while !frames.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let count = fill(&mut slices, frames, self.written);
+            let slices = slices.get(..count).unwrap_or_default();
+            let length = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, slices))?;
+            if length == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.unflushed = true;
+            self.written += length;
+            while let Some(frame) = frames.front()
+                && self.written >= frame.len()
+            {
+                self.written -= frame.len();
+                frames.pop_front();
+            }
+        }
+        if self.unflushed {
+            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// Lists what is left of the frames, `skip` bytes of the first one aside. Returns how many slices there are.
+fn fill<'a>(slices: &mut [IoSlice<'a>], frames: &'a VecDeque<Output>, skip: usize) -> usize {
+    let parts = frames.iter().enumerate().flat_map(|(i, frame)| {
+        let mut parts = (&frame.head[..]).chain(&frame.body[..]);
+        parts.advance(if i == 0 { skip } else { 0 });
+        let (head, body) = parts.into_inner();
+        [head, body]
+    });
+    let mut count = 0;
+    for (slice, part) in slices.iter_mut().zip(parts.filter(|part| !part.is_empty())) {
+        *slice = IoSlice::new(part);
+        count += 1;
+    }
+    count
+}
