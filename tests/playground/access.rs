@@ -8,7 +8,7 @@ use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
 use rustls::pki_types::CertificateDer;
 
-use super::tls::{Authority, Identity};
+use super::tls::{Authority, Identity, random_hex};
 
 /// What a user's role allows. Reading objects is allowed to everybody who is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,11 +69,8 @@ pub(crate) struct Action<'a> {
 impl Users {
     /// Makes the playground's users, with fresh secrets.
     pub(crate) fn new(authority: &Authority) -> anyhow::Result<Self> {
-        let secret = |user: &str| -> anyhow::Result<String> {
-            // A key pair is at hand as a source of randomness; its public half is as good a token as any.
-            let key = rcgen::KeyPair::generate()?;
-            Ok(format!("{user}-{}", hex(&key.public_key_raw()[1..17])))
-        };
+        let secret =
+            |user: &str| -> anyhow::Result<String> { Ok(format!("{user}-{}", random_hex(16)?)) };
         let certificate = authority.client("cert", "playground:admins")?;
         let users = vec![
             User::new("admin", Role::Admin, Proof::Token(secret("admin")?)),
@@ -208,8 +205,4 @@ impl Caller {
             self.name, action.verb, action.resource, action.group,
         )
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

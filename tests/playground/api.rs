@@ -588,6 +588,7 @@ impl Visitor {
             connection: self.number,
             alpn: self.alpn.clone(),
             server_name: self.server_name.clone(),
+            resumed: self.resumed,
         }
     }
 }

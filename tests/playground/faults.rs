@@ -23,6 +23,8 @@ pub(crate) struct Request {
     pub(crate) alpn: Vec<String>,
     /// The server name that the client asked for (none for an IP address).
     pub(crate) server_name: Option<String>,
+    /// Whether that connection resumed a TLS session.
+    pub(crate) resumed: bool,
 }
 
 impl Request {

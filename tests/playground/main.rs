@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
@@ -20,7 +21,11 @@ use playground::{Options, Playground, kubeconfig};
 
 /// The first argument with which the playground is its own credential plugin.
 const PLUGIN: &str = "__plugin";
-/// How long a command may take to end once it was told to.
+/// The first argument with which it is kpf: the command line after `--` runs as a process of its own.
+const KPF: &str = "__kpf";
+/// How long a command may take to end by itself after Ctrl-C, which the terminal sends to it too...
+const COURTESY: Duration = Duration::from_secs(1);
+/// ... and how long once it was told to.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A Kubernetes in one process: try kpf (or kubectl) on it.
@@ -43,16 +48,26 @@ struct Arguments {
     #[arg(long, value_name = "USER", default_value = "admin")]
     context_user: String,
     /// Run this kpf command against the playground, and end with it
-    #[arg(last = true, value_name = "COMMAND")]
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND"
+    )]
     command: Vec<OsString>,
 }
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == PLUGIN) {
-        let token = std::env::var("KPF_PLAYGROUND_TOKEN").unwrap_or_default();
-        print!("{}", kubeconfig::exec_credential(&token));
-        return ExitCode::SUCCESS;
+    let mut words = std::env::args_os().skip(1);
+    match words.next() {
+        Some(first) if first == PLUGIN => {
+            let token = std::env::var("KPF_PLAYGROUND_TOKEN").unwrap_or_default();
+            print!("{}", kubeconfig::exec_credential(&token));
+            return ExitCode::SUCCESS;
+        }
+        Some(first) if first == KPF => {
+            return kpf::commands::main(std::iter::once("kpf".into()).chain(words));
+        }
+        _ => {}
     }
     match run(Arguments::parse()) {
         Ok(code) => code,
@@ -91,6 +106,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         let mut command = Command::new(&myself);
         command
+            .arg(KPF)
             .args(arguments.command)
             .env("KUBECONFIG", &file)
             .kill_on_drop(true);
@@ -141,37 +157,36 @@ fn quoted(path: &Path) -> String {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Signal {
-    /// Ctrl-C: the terminal has told the command too.
+enum Ending {
     Interrupt,
     Terminate,
 }
 
-async fn signalled() -> anyhow::Result<Signal> {
+async fn signalled() -> anyhow::Result<Ending> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
-        _ = interrupt.recv() => Ok(Signal::Interrupt),
-        _ = terminate.recv() => Ok(Signal::Terminate),
+        _ = interrupt.recv() => Ok(Ending::Interrupt),
+        _ = terminate.recv() => Ok(Ending::Terminate),
     }
 }
 
 /// Lets the command end by itself, and sees to it that it does.
-async fn finish(child: &mut Child, signal: Signal) -> anyhow::Result<ExitCode> {
-    if signal == Signal::Terminate
-        && let Some(pid) = child.id()
-        && let Some(pid) = rustix::process::Pid::from_raw(pid.cast_signed())
+async fn finish(child: &mut Child, ending: Ending) -> anyhow::Result<ExitCode> {
+    if ending == Ending::Interrupt
+        && let Ok(ended) = timeout(COURTESY, child.wait()).await
     {
+        return Ok(code(ended?));
+    }
+    if let Some(pid) = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
         // it may have ended this very moment
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = kill_process(pid, Signal::TERM);
     }
-    match timeout(PATIENCE, child.wait()).await {
-        Ok(ended) => Ok(code(ended?)),
-        Err(_) => {
-            child.kill().await?;
-            Ok(ExitCode::FAILURE)
-        }
+    if let Ok(ended) = timeout(PATIENCE, child.wait()).await {
+        return Ok(code(ended?));
     }
+    child.kill().await?;
+    Ok(ExitCode::FAILURE)
 }
 
 fn code(ended: std::process::ExitStatus) -> ExitCode {
