@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind};
 use tokio::time::timeout;
 
 use playground::{Options, Playground, kubeconfig};
@@ -80,6 +80,14 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let myself = std::env::current_exe()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    // before there is anything that a signal could leave behind
+    let mut signals = {
+        let _entered = runtime.enter();
+        Signals::new()?
+    };
     let playground = Playground::start(Options {
         listen: arguments.listen,
         server_version: arguments.server_version,
@@ -95,13 +103,10 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             .with_context(|| format!("writing {}", wanted.display()))?;
         file = std::path::absolute(wanted)?;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
     runtime.block_on(async {
         if arguments.command.is_empty() {
             introduce(&playground, &file);
-            signalled().await?;
+            signals.next().await;
             return Ok(ExitCode::SUCCESS);
         }
         let mut command = Command::new(&myself);
@@ -113,7 +118,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         let mut child = command.spawn().context("starting the command")?;
         tokio::select! {
             ended = child.wait() => Ok(code(ended?)),
-            signal = signalled() => finish(&mut child, signal?).await,
+            ending = signals.next() => finish(&mut child, ending).await,
         }
     })
 }
@@ -162,12 +167,25 @@ enum Ending {
     Terminate,
 }
 
-async fn signalled() -> anyhow::Result<Ending> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = interrupt.recv() => Ok(Ending::Interrupt),
-        _ = terminate.recv() => Ok(Ending::Terminate),
+/// The signals that end the playground; from now on they kill nobody.
+struct Signals {
+    interrupt: unix::Signal,
+    terminate: unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: unix::signal(SignalKind::interrupt())?,
+            terminate: unix::signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> Ending {
+        tokio::select! {
+            _ = self.interrupt.recv() => Ending::Interrupt,
+            _ = self.terminate.recv() => Ending::Terminate,
+        }
     }
 }
 
