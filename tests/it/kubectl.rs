@@ -7,6 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use crate::playground::faults::Messages;
 use crate::playground::{Options, Playground, kubeconfig, ports};
 use crate::tools;
 
@@ -187,10 +188,16 @@ fn get_lists_pods_for_every_kind_of_user() {
 #[test]
 fn port_forward_moves_bytes_both_ways() {
     let playground = playground("1.36");
+    moves_bytes_both_ways(&playground);
+    playground.behave(|node| node.messages = Messages::Ragged);
+    moves_bytes_both_ways(&playground);
+}
+
+fn moves_bytes_both_ways(playground: &Playground) {
     let sent: Vec<u8> = (0..1u32 << 20).flat_map(u32::to_be_bytes).collect();
     each(|program, transport| {
         let arguments = ["pod/echo", ":7", ":13"];
-        let forward = Forward::start(program, &playground, "admin", transport, &arguments, 2)
+        let forward = Forward::start(program, playground, "admin", transport, &arguments, 2)
             .expect("a forward");
         let expected = match transport {
             Transport::WebSocket => "websocket",

@@ -10,13 +10,15 @@ use rustls::pki_types::CertificateDer;
 
 use super::tls::{Authority, Identity, random_hex};
 
-/// What a user's role allows. Reading objects is allowed to everybody who is known.
+/// What a user's role allows. All but `StreamOnly` may read objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// Everything, impersonation included.
     Admin,
     /// Objects can be read; no subresource.
     Viewer,
+    /// `get` and `create` on the streaming subresources, and nothing else: no pod can be looked at.
+    StreamOnly,
     /// `get` on the streaming subresources: what a WebSocket needed before 1.35.
     GetOnly,
     /// `create` on the streaming subresources: what SPDY needs.
@@ -83,6 +85,11 @@ impl Users {
             User::new("basic", Role::Admin, Proof::Basic(secret("basic")?)),
             User::new("viewer", Role::Viewer, Proof::Token(secret("viewer")?)),
             User::new("get-only", Role::GetOnly, Proof::Token(secret("get-only")?)),
+            User::new(
+                "stream-only",
+                Role::StreamOnly,
+                Proof::Token(secret("stream-only")?),
+            ),
             User::new(
                 "create-only",
                 Role::CreateOnly,
@@ -179,6 +186,7 @@ impl Caller {
         match self.role {
             Some(Role::Admin) => true,
             Some(Role::Viewer) => reading,
+            Some(Role::StreamOnly) => streaming,
             Some(Role::GetOnly) => reading || streaming && action.verb == "get",
             Some(Role::CreateOnly) => reading || streaming && action.verb == "create",
             None => false,

@@ -158,6 +158,16 @@ pub(crate) enum Replies {
     Reset,
 }
 
+/// How bytes become WebSocket messages. A client must not care.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Messages {
+    /// Up to 32 KiB each, fragmented as by gorilla's server: what API servers send.
+    #[default]
+    Usual,
+    /// Of all sizes, empty and of one byte too, with pings between the fragments.
+    Ragged,
+}
+
 /// How the node behaves; new streams follow the latest setting.
 #[derive(Clone, Debug)]
 pub(crate) struct Behaviour {
@@ -174,8 +184,8 @@ pub(crate) struct Behaviour {
     pub(crate) dial_delay: Duration,
     /// Every forward fails with this text before it reaches the container.
     pub(crate) fail_before_dial: Option<String>,
-    /// WebSocket messages are cut to this many bytes; the API server copies through 32 KiB.
-    pub(crate) message_size: usize,
+    /// How a new tunnel's bytes are cut into WebSocket messages.
+    pub(crate) messages: Messages,
 }
 
 impl Default for Behaviour {
@@ -188,7 +198,7 @@ impl Default for Behaviour {
             pair_timeout: Duration::from_secs(30),
             dial_delay: Duration::ZERO,
             fail_before_dial: None,
-            message_size: 32 * 1024,
+            messages: Messages::default(),
         }
     }
 }

@@ -470,6 +470,9 @@ impl Drop for Playground {
             let ended = std::thread::spawn(|| runtime.shutdown_timeout(Duration::from_secs(2)));
             let _ = ended.join();
         }
+        if let Some(sshd) = &self.server.sshd {
+            sshd.end_commands();
+        }
     }
 }
 

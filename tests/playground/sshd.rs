@@ -23,43 +23,49 @@ pub(crate) struct Sshd {
 impl Sshd {
     /// Prepares a folder for it; `None` if the machine has no OpenSSH server.
     pub(crate) fn prepare(folder: &Path) -> anyhow::Result<Option<Self>> {
-        let Some(binary) = find("sshd") else {
+        let (Some(binary), Some(keygen)) = (find("sshd"), find("ssh-keygen")) else {
             return Ok(None);
         };
-        let Some(keygen) = find("ssh-keygen") else {
-            return Ok(None);
+        let user = Command::new("id").arg("-un").output();
+        let user = user.context("running id")?.stdout;
+        let sshd = Self {
+            binary,
+            folder: folder.join("sshd"),
+            user: String::from_utf8_lossy(&user).trim().to_owned(),
         };
-        let folder = folder.join("sshd");
-        fs::create_dir(&folder)?;
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
-        for name in ["host_key", "client_key"] {
-            let made = Command::new(&keygen)
-                .args([
-                    "-q",
-                    "-t",
-                    "ed25519",
-                    "-N",
-                    "",
-                    "-C",
-                    "kpf playground",
-                    "-f",
-                ])
-                .arg(folder.join(name))
-                .stdin(Stdio::null())
-                .status()
-                .context("running ssh-keygen")?;
-            ensure!(made.success(), "ssh-keygen failed: {made}");
+        fs::create_dir(&sshd.folder)?;
+        fs::set_permissions(&sshd.folder, fs::Permissions::from_mode(0o700))?;
+        sshd.make_key(&keygen, "host_key")?;
+        sshd.make_key(&keygen, "client_key")?;
+        let file = |name: &str| sshd.folder.join(name);
+        let host = fs::read_to_string(file("host_key.pub"))?;
+        fs::write(file("known_hosts"), format!("* {host}"))?;
+        fs::copy(file("client_key.pub"), file("authorized_keys"))?;
+        fs::write(file("sshd_config"), sshd.config())?;
+        if rustix::process::geteuid().is_root() {
+            // Debian's sshd wants this empty folder; its service file makes it otherwise
+            fs::create_dir_all("/run/sshd").context("making sshd's /run/sshd")?;
         }
-        let key = fs::read_to_string(folder.join("host_key.pub"))?;
-        fs::write(folder.join("known_hosts"), format!("* {key}"))?;
-        fs::copy(
-            folder.join("client_key.pub"),
-            folder.join("authorized_keys"),
-        )?;
-        let at = folder.display();
-        let config = format!(
-            "HostKey {at}/host_key\n\
-             AuthorizedKeysFile {at}/authorized_keys\n\
+        Ok(Some(sshd))
+    }
+
+    fn make_key(&self, keygen: &Path, name: &str) -> anyhow::Result<()> {
+        let made = Command::new(keygen)
+            .args(["-q", "-t", "ed25519", "-N", "", "-C", "playground", "-f"])
+            .arg(self.folder.join(name))
+            .stdin(Stdio::null())
+            .status()
+            .context("running ssh-keygen")?;
+        ensure!(made.success(), "ssh-keygen failed: {made}");
+        Ok(())
+    }
+
+    fn config(&self) -> String {
+        let folder = self.folder.display();
+        let mark = self.mark();
+        format!(
+            "HostKey {folder}/host_key\n\
+             AuthorizedKeysFile {folder}/authorized_keys\n\
              PidFile none\n\
              StrictModes no\n\
              UsePAM no\n\
@@ -69,23 +75,9 @@ impl Sshd {
              PrintMotd no\n\
              UseDNS no\n\
              MaxSessions 100\n\
+             SetEnv {mark}\n\
              Subsystem sftp internal-sftp\n"
-        );
-        fs::write(folder.join("sshd_config"), config)?;
-        if rustix::process::geteuid().is_root() {
-            // Debian's sshd wants this empty folder; its service file makes it otherwise
-            fs::create_dir_all("/run/sshd").context("making sshd's /run/sshd")?;
-        }
-        let user = Command::new("id")
-            .arg("-un")
-            .output()
-            .context("running id")?;
-        let user = String::from_utf8_lossy(&user.stdout).trim().to_owned();
-        Ok(Some(Self {
-            binary,
-            folder,
-            user,
-        }))
+        )
     }
 
     /// The private key that opens it.
@@ -106,7 +98,7 @@ impl Sshd {
             .create(true)
             .append(true)
             .open(self.folder.join("log"))?;
-        let child = tokio::process::Command::new(&self.binary)
+        let mut child = tokio::process::Command::new(&self.binary)
             .args(["-i", "-e", "-f"])
             .arg(self.folder.join("sshd_config"))
             .stdin(Stdio::from(OwnedFd::from(tcp.try_clone()?)))
@@ -114,53 +106,32 @@ impl Sshd {
             .stderr(log)
             .kill_on_drop(true)
             .spawn()?;
-        let mut session = Session(child);
-        session.0.wait().await?;
+        child.wait().await?;
         Ok(())
     }
-}
 
-/// An `sshd -i`. Dropped while it runs, it ends with everything that was started through it.
-struct Session(tokio::process::Child);
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        let Some(sshd) = self.0.id() else { return };
-        // Commands are sessions of their own and outlive their sshd; only the tree of processes tells whose they are.
-        for pid in descendants(sshd) {
-            if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
-                // it may have ended since
+    /// Ends what was started by SSH and is still there: commands are sessions of their own, and outlive their sshd as on
+    /// any machine. A variable in their environment tells whose they are.
+    pub(crate) fn end_commands(&self) {
+        let mark = self.mark();
+        for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let name = process.file_name();
+            let pid = name.to_str().and_then(|name| name.parse().ok());
+            let Some(pid) = pid.and_then(Pid::from_raw) else {
+                continue;
+            };
+            // other people's processes, and those that have just ended, can't be read
+            let environment = fs::read(process.path().join("environ")).unwrap_or_default();
+            let mut variables = environment.split(|byte| *byte == 0);
+            if variables.any(|variable| variable == mark.as_bytes()) {
                 let _ = kill_process(pid, Signal::KILL);
             }
         }
     }
-}
 
-/// A process and all below it, as far as `/proc` tells.
-fn descendants(ancestor: u32) -> Vec<u32> {
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let parents: Vec<(u32, u32)> = processes
-        .filter_map(|entry| {
-            let pid = entry.file_name().to_str()?.parse().ok()?;
-            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
-            // `PID (name, which may hold anything) STATE PARENT ...`
-            let (_, after_name) = stat.rsplit_once(')')?;
-            let parent = after_name.split_whitespace().nth(1)?.parse().ok()?;
-            Some((pid, parent))
-        })
-        .collect();
-    let mut family = vec![ancestor];
-    let mut next = 0;
-    while let Some(&parent) = family.get(next) {
-        family.extend(
-            parents
-                .iter()
-                .filter(|(_, p)| *p == parent)
-                .map(|(pid, _)| *pid),
-        );
-        next += 1;
+    fn mark(&self) -> String {
+        format!("KPF_PLAYGROUND={}", self.folder.display())
     }
-    family
 }
 
 /// A program on PATH or where system programs are.

@@ -263,9 +263,9 @@ impl Upgrade {
         let (tunnel, orders) = Tunnel::new(number, at, transport, wire);
         lock(&server.tunnels).insert(number, tunnel);
         self.switch(async move |io| {
-            let message_size = lock(&server.behaviour).message_size;
+            let messages = lock(&server.behaviour).messages;
             let (source, sink) = match transport {
-                "websocket" => transport::websocket(io, message_size).await,
+                "websocket" => transport::websocket(io, messages).await,
                 _ => transport::raw(io),
             };
             let behaviour = server.behaviour.clone();
