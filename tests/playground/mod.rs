@@ -7,14 +7,17 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`server`], [`wire`], [`tls`] | the listener, its connections, and how to harm them |
-//! | [`api`], [`access`], [`world`], [`objects`] | the API server: routes, users and roles, objects |
+//! | [`api`], [`read`], [`answer`] | the API server: routes, reading objects, the words of its answers |
+//! | [`access`], [`world`], [`objects`] | users and roles; objects, and which there are at the start |
 //! | [`upgrade`], [`transport`], [`portforward`], [`legacy`] | port-forward in its three forms |
+//! | [`tunnel`] | a handle to an upgraded connection |
 //! | [`node`], [`ports`], [`sshd`] | pods, and what answers on their ports |
 //! | [`faults`] | what goes wrong on purpose, and what was seen |
 //! | [`kubeconfig`] | the file that opens it all |
 #![allow(dead_code, reason = "the example and each test suite use a part of it")]
 
 pub(crate) mod access;
+pub(crate) mod answer;
 pub(crate) mod api;
 pub(crate) mod faults;
 pub(crate) mod kubeconfig;
@@ -23,10 +26,12 @@ pub(crate) mod node;
 pub(crate) mod objects;
 pub(crate) mod portforward;
 pub(crate) mod ports;
+pub(crate) mod read;
 pub(crate) mod server;
 pub(crate) mod sshd;
 pub(crate) mod tls;
 pub(crate) mod transport;
+pub(crate) mod tunnel;
 pub(crate) mod upgrade;
 pub(crate) mod wire;
 pub(crate) mod world;
@@ -48,11 +53,11 @@ use tokio_util::sync::CancellationToken;
 use access::{Proof, Users};
 use faults::{Answer, Behaviour, Request, Rule};
 use node::{Node, Sandbox};
-use portforward::Tunnel;
 use ports::Service;
 use server::Server;
 use sshd::Sshd;
 use tls::{Authority, Identity};
+use tunnel::Tunnel;
 use wire::lock;
 use world::{Resource, World};
 

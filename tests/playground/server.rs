@@ -21,8 +21,8 @@ use super::access::Users;
 use super::api;
 use super::faults::{Answer, Behaviour, Request, Rule};
 use super::node::Node;
-use super::portforward::Tunnel;
 use super::sshd::Sshd;
+use super::tunnel::Tunnel;
 use super::wire::{Line, LineControl, Wire, WireControl, lock};
 use super::world::World;
 

@@ -15,13 +15,14 @@ use tokio::io::AsyncWriteExt as _;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::access::{Action, Caller};
-use super::api::{Body, Query, Refusal, empty, text};
+use super::answer::{Body, Query, Refusal, empty, text};
 use super::faults::{Answer, Io};
 use super::legacy::{self, Encoding};
 use super::node::Sandbox;
-use super::portforward::{self, Tunnel};
+use super::portforward;
 use super::server::{Server, Visitor};
 use super::transport;
+use super::tunnel::Tunnel;
 use super::wire::lock;
 use super::world::Resource;
 
