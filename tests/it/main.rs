@@ -12,4 +12,5 @@ mod layers;
 mod portforward;
 mod rbac;
 mod tools;
+mod try_it;
 mod upgrade;
