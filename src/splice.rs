@@ -330,9 +330,7 @@ mod tests {
     /// Runtimes cut the answer off a second after our end: so it waits as long as there is an answer.
     #[tokio::test(start_paused = true)]
     async fn the_users_end_is_held_back_while_the_pod_sends() {
-        let Wired {
-            mut user, pod, ..
-        } = wire(Ends::SOCKET);
+        let Wired { mut user, pod, .. } = wire(Ends::SOCKET);
         user.shutdown().await.unwrap();
         let started = Instant::now();
         let mut ended = Box::pin(async {

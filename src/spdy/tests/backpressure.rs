@@ -59,12 +59,12 @@ fn full_buffer_pauses_the_connection_and_loses_nothing() {
 #[test]
 fn pause_ends_when_the_buffer_is_half_empty() {
     let config = Config {
-        receive_buffer: 8 * 4096,
+        receive_buffer: 8 * 8192,
         ..Config::default()
     };
     let mut pair = Pair::with(config, Config::default());
     let id = pair.accepted();
-    let frame = Output::data(id, false, vec![1; 4096].into());
+    let frame = Output::data(id, false, vec![1; 8192].into());
     let mut input = wire(&vec![frame; 9]);
     pair.client.handle_input(&mut input, pair.now).unwrap();
     let pauses: Vec<_> = (0..8)
@@ -79,7 +79,7 @@ fn pause_ends_when_the_buffer_is_half_empty() {
     );
     assert_eq!(
         input.len(),
-        4096,
+        8192,
         "the ninth frame's payload still lies there"
     );
 }
