@@ -5,11 +5,13 @@
 mod playground;
 
 mod cluster;
+mod connect;
 mod faults;
 mod generated;
 mod kubectl;
 mod layers;
 mod portforward;
+mod program;
 mod rbac;
 mod tools;
 mod upgrade;
