@@ -131,6 +131,9 @@ async fn long_transfers_arrive_whole() {
 async fn every_form_of_a_target_leads_to_its_pod() {
     const WEB: [&str; 2] = ["web-5d8f7c9b64-2xkqp", "web-5d8f7c9b64-t7m4w"];
     let env = env();
+    // so that the end of each page need not be waited for
+    env.playground
+        .behave(|behaviour| behaviour.grace = Duration::from_millis(10));
     // the words, the pods that are right, their namespace, and how many requests it may take
     for (words, pods, namespace, requests) in [
         ("web 80", &["web"][..], "default", 1),
@@ -161,7 +164,6 @@ async fn every_form_of_a_target_leads_to_its_pod() {
         ("rc/old 80", &["old-c4v2n"], "default", 3),
     ] {
         let before = env.playground.requests().len();
-        // the host forms name contexts that the kubeconfig has in other places than the current one
         let words = ["connect"].into_iter().chain(words.split(' '));
         let words: Vec<_> = words.collect();
         let ended = feed(env.kpf(&words), REQUEST).await;

@@ -7,6 +7,7 @@ mod playground;
 mod cluster;
 mod connect;
 mod faults;
+mod forward;
 mod generated;
 mod kubectl;
 mod layers;
