@@ -14,5 +14,6 @@ mod layers;
 mod portforward;
 mod program;
 mod rbac;
+mod side_by_side;
 mod tools;
 mod upgrade;
