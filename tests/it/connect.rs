@@ -343,8 +343,7 @@ async fn it_ends_when_nobody_reads_stdout() {
         .await;
         drop(process.stdout.take());
         let ended = process.end().await;
-        assert_eq!(ended.code, 74, "{port}: {}", ended.stderr);
-        assert_eq!(ended.stderr.lines().count(), 1, "{port}: {}", ended.stderr);
+        assert_eq!((ended.code, &ended.stderr[..]), (0, ""), "{port}");
         process.nobody_left().await;
     }
 }
