@@ -15,5 +15,6 @@ mod portforward;
 mod program;
 mod rbac;
 mod side_by_side;
+mod ssh;
 mod tools;
 mod upgrade;

@@ -1,9 +1,10 @@
 //! Programs as child processes: with nothing of the person who runs the tests, under a deadline, and never left behind.
 
 use std::ffi::OsStr;
-use std::fmt::Write as _;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -250,6 +251,15 @@ impl Noise {
         Ok(hex(self.digest))
     }
 
+    /// Makes a file of it, and says its digest.
+    pub(crate) fn save(mut self, path: &Path) -> String {
+        let mut file = File::create(path).expect("a new file");
+        while let Some(stretch) = self.next() {
+            file.write_all(stretch).expect("a file takes it");
+        }
+        hex(self.digest)
+    }
+
     pub(crate) fn digest(mut self) -> String {
         while self.next().is_some() {}
         hex(self.digest)
@@ -276,13 +286,24 @@ pub(crate) async fn digest_of(
     Ok(hex(digest))
 }
 
+/// The digest of a file.
+pub(crate) fn digest_of_file(path: &Path) -> String {
+    let mut file = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let mut digest = Context::new(&SHA256);
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer).expect("a file that can be read") {
+            0 => return hex(digest),
+            n => digest.update(&buffer[..n]),
+        }
+    }
+}
+
 fn hex(digest: Context) -> String {
+    let digest = digest.finish();
     digest
-        .finish()
         .as_ref()
         .iter()
-        .fold(String::new(), |mut text, byte| {
-            write!(text, "{byte:02x}").expect("a string takes it");
-            text
-        })
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
