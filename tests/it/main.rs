@@ -4,6 +4,7 @@
 #[path = "../playground/mod.rs"]
 mod playground;
 
+mod bad_input;
 mod cluster;
 mod connect;
 mod faults;
