@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::cluster::target::Target;
@@ -62,6 +63,33 @@ impl Cli {
 /// would say 2).
 pub fn exit_code(error: &clap::Error) -> u8 {
     u8::from(error.use_stderr())
+}
+
+/// What is wrong with a command line, as one line: clap's paragraphs, with the usage in parentheses. `None` for help
+/// and version, which are no errors.
+pub fn complaint(error: &clap::Error) -> Option<String> {
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return None;
+    }
+    let text = error.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let paragraphs = text.split("\n\n").map(|paragraph| {
+        let lines: Vec<_> = paragraph.lines().map(str::trim).collect();
+        lines.join(" ")
+    });
+    let mut complaint = String::new();
+    for paragraph in paragraphs {
+        if let Some(usage) = paragraph.strip_prefix("Usage: ") {
+            complaint += &format!(" (usage: {usage})");
+        } else if paragraph.starts_with("For more information") {
+            // the usage, or what is wrong with a value, says enough
+        } else if complaint.is_empty() {
+            complaint = paragraph;
+        } else {
+            complaint += &format!("; {paragraph}");
+        }
+    }
+    Some(complaint)
 }
 
 /// The script that completes `kpf` in this shell; the package has the same under `completions/`.
@@ -533,6 +561,46 @@ mod tests {
                 .unwrap_or_else(|| panic!("{line} is fine"));
             assert_eq!(exit_code(&error), code, "{line}");
             assert!(error.to_string().contains(part), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_complaint_is_one_line() {
+        for (line, complaint) in [
+            ("kpf", None),
+            ("kpf --help", None),
+            (
+                "kpf connect",
+                Some(
+                    "the following required arguments were not provided: <TARGET> <PORT> \
+                     (usage: kpf connect <TARGET> <PORT>)",
+                ),
+            ),
+            (
+                "kpf connect web 22 --contxt x",
+                Some(
+                    "unexpected argument '--contxt' found; tip: a similar argument exists: '--context' \
+                     (usage: kpf connect --context <NAME> <TARGET> <PORT>)",
+                ),
+            ),
+            (
+                "kpf web 80 --transport quic",
+                Some(
+                    "invalid value 'quic' for '--transport <PROTOCOL>' [possible values: auto, websocket, spdy]",
+                ),
+            ),
+            (
+                "kpf pod/web 0",
+                Some(
+                    "remote port must be > 0 (usage: kpf forward [OPTIONS] TARGET [[ADDR:]LOCAL:]REMOTE... \
+                     [TARGET PORTS...]...)",
+                ),
+            ),
+        ] {
+            let error = parse(line)
+                .err()
+                .unwrap_or_else(|| panic!("{line} is fine"));
+            assert_eq!(super::complaint(&error).as_deref(), complaint, "{line}");
         }
     }
 

@@ -166,7 +166,7 @@ fn both(websocket: &UpgradeError, spdy: &UpgradeError) -> String {
     }
 }
 
-/// What to do about a refusal that RBAC gave.
+/// What an answer leaves out: where it was looked for, or what to do about a refusal that RBAC gave.
 fn hint<const N: usize>(pod: &PodRef, errors: [&UpgradeError; N]) -> String {
     // An old server says 403 with an empty body to a WebSocket that it doesn't know: only a Status is RBAC's.
     let by_role = |error: &&UpgradeError| {
@@ -179,11 +179,13 @@ fn hint<const N: usize>(pod: &PodRef, errors: [&UpgradeError; N]) -> String {
             }
         )
     };
+    let namespace = &pod.namespace;
     if errors.iter().all(by_role) {
         format!(
-            "; the role needs the verb `create` on `pods/portforward` in namespace `{}`, and for WebSocket `get` too",
-            pod.namespace
+            "; the role needs the verb `create` on `pods/portforward` in namespace `{namespace}`, and for WebSocket `get` too"
         )
+    } else if errors.iter().all(|error| error.is_not_found()) {
+        format!(" in namespace `{namespace}`")
     } else {
         String::new()
     }

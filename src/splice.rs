@@ -62,7 +62,7 @@ pub struct Spliced {
 pub enum Broken {
     /// Reading or writing the near side.
     #[error("local connection: {0}")]
-    Near(#[source] io::Error),
+    Near(io::Error),
     /// The far side.
     #[error(transparent)]
     Far(io::Error),

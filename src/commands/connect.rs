@@ -31,9 +31,19 @@ pub(super) async fn run(args: &ConnectArgs, mut reach: Reach) -> anyhow::Result<
         // What the pod has sent is written before anything else is looked at.
         biased;
         spliced = splice(stdin, stdout, stream, Ends::STDIO) => spliced.end,
-        () = gone => Err(Broken::Near(io::ErrorKind::BrokenPipe.into())),
+        () = gone => Ok(()),
     };
     tunnel.close().await;
-    end.with_context(|| format!("connection to {target} port {}", port.number))?;
+    match end {
+        // This is how ssh ends its ProxyCommand, and `| head` whatever it reads: no failure, and nothing to say.
+        Err(Broken::Near(error)) if has_gone(&error) => {}
+        end => end.with_context(|| format!("connection to {target} port {}", port.number))?,
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether whoever is at the other end of stdin and stdout wants no more.
+fn has_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset};
+    matches!(error.kind(), BrokenPipe | ConnectionReset)
 }

@@ -24,19 +24,22 @@ mod stdio;
 
 /// Runs one command line, its first word being the program's name, to its end. Prints its error, if it has one.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::parse_words(words) {
-        Ok(cli) => cli,
-        Err(error) => {
-            // Help that nobody reads to its end is no failure.
-            let _ = error.print();
-            return ExitCode::from(cli::exit_code(&error));
-        }
-    };
-    log_to_stderr(cli.global.v);
     // Cloning the descriptors of stdout and stderr is all that can fail.
     let Ok(ui) = Ui::new() else {
         return ExitCode::from(exit::OTHER);
     };
+    let cli = match Cli::parse_words(words) {
+        Ok(cli) => cli,
+        Err(error) => {
+            match cli::complaint(&error) {
+                Some(complaint) => ui.error(complaint),
+                // Help that nobody reads to its end is no failure.
+                None => drop(error.print()),
+            }
+            return ExitCode::from(cli::exit_code(&error));
+        }
+    };
+    log_to_stderr(cli.global.v);
     let Cli { global, command } = cli;
     let (outcome, code): (_, fn(&anyhow::Error) -> u8) = match command {
         Command::Forward(args) => {
