@@ -2,19 +2,35 @@
 //!
 //! The *near* side is the user's: a socket, or stdin and stdout. The *far* side is the stream to the pod.
 
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite};
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::io::poll_read_buf;
 
-/// Bytes read from the near side at a time: one frame's worth.
-const READ: usize = 32 * 1024;
+/// Bytes read from the near side at a time: what fills two frames of a tunnel, heads aside.
+const READ: usize = 2 * (32 * 1024 - 16);
+/// Slices handed to one vectored write; the kernel takes 1024.
+const SLICES: usize = 32;
+
+/// The far side: a byte stream whose received bytes come in the pieces they arrived in, so that they can be written
+/// without having been joined.
+pub trait Far: AsyncWrite + Unpin {
+    /// What has been received and not consumed; empty at a clean end. Cancel-safe.
+    ///
+    /// # Errors
+    /// Why the stream failed, after the last byte.
+    fn poll_chunks(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&VecDeque<Bytes>>>;
+
+    /// Drops the first `length` bytes of what `poll_chunks` gave.
+    fn consume(&mut self, length: usize);
+}
 
 /// How ends are passed on.
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +92,7 @@ pub async fn splice<R, W, F>(near_read: R, near_write: W, far: F, ends: Ends) ->
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
-    F: AsyncBufRead + AsyncWrite + Unpin,
+    F: Far,
 {
     let mut splice = Splice {
         near_read,
@@ -141,7 +157,7 @@ impl<R, W, F> Splice<R, W, F>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
-    F: AsyncBufRead + AsyncWrite + Unpin,
+    F: Far,
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         loop {
@@ -185,29 +201,35 @@ where
         loop {
             match self.inbound {
                 Inbound::Copying => {
-                    let Poll::Ready(chunk) = Pin::new(&mut self.far).poll_fill_buf(cx) else {
+                    let Poll::Ready(chunks) = self.far.poll_chunks(cx) else {
                         ready!(self.poll_flush(cx))?;
                         return Poll::Pending;
                     };
-                    let chunk = match chunk {
-                        Ok(chunk) => chunk,
+                    let chunks = match chunks {
+                        Ok(chunks) => chunks,
                         Err(error) => {
                             // What came before the failure is the near side's.
                             ready!(self.poll_flush(cx))?;
                             return Poll::Ready(Err(Broken::Far(error)));
                         }
                     };
-                    if chunk.is_empty() {
+                    if chunks.is_empty() {
                         self.inbound = Inbound::Ending;
                         continue;
                     }
-                    let written = ready!(Pin::new(&mut self.near_write).poll_write(cx, chunk));
+                    let mut slices = [IoSlice::new(&[]); SLICES];
+                    for (slice, chunk) in slices.iter_mut().zip(chunks) {
+                        *slice = IoSlice::new(chunk);
+                    }
+                    let count = chunks.len().min(SLICES);
+                    let near = Pin::new(&mut self.near_write);
+                    let written = ready!(near.poll_write_vectored(cx, &slices[..count]));
                     let length = written.map_err(Broken::Near)?;
                     if length == 0 {
                         let error = io::ErrorKind::WriteZero.into();
                         return Poll::Ready(Err(Broken::Near(error)));
                     }
-                    Pin::new(&mut self.far).consume(length);
+                    self.far.consume(length);
                     self.received += length as u64;
                     self.heard = Instant::now();
                 }
@@ -273,7 +295,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream, DuplexStream, duplex, split};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split};
     use tokio::task::JoinHandle;
 
     use super::*;
@@ -288,12 +310,65 @@ mod tests {
         outcome: JoinHandle<Spliced>,
     }
 
+    /// A pipe as the far side.
+    struct Pipe {
+        io: DuplexStream,
+        chunks: VecDeque<Bytes>,
+    }
+
+    impl Far for Pipe {
+        fn poll_chunks(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&VecDeque<Bytes>>> {
+            if self.chunks.is_empty() {
+                let mut chunk = BytesMut::with_capacity(PIPE);
+                if ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut chunk))? > 0 {
+                    // In two pieces, to have something to join.
+                    let rest = chunk.split_off(chunk.len() / 2);
+                    self.chunks = [chunk, rest].map(BytesMut::freeze).into();
+                    self.chunks.retain(|chunk| !chunk.is_empty());
+                }
+            }
+            Poll::Ready(Ok(&self.chunks))
+        }
+
+        fn consume(&mut self, length: usize) {
+            let mut left = length;
+            while left > 0 {
+                let chunk = self.chunks.front_mut().expect("no more than there is");
+                let part = left.min(chunk.len());
+                chunk.advance(part);
+                left -= part;
+                if chunk.is_empty() {
+                    self.chunks.pop_front();
+                }
+            }
+        }
+    }
+
+    impl AsyncWrite for Pipe {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.io).poll_write(cx, buf)
+        }
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.io).poll_flush(cx)
+        }
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.io).poll_shutdown(cx)
+        }
+    }
+
     fn wire(ends: Ends) -> Wired {
         let (user, near) = duplex(PIPE);
-        let (pod, far) = duplex(PIPE);
+        let (pod, io) = duplex(PIPE);
+        let far = Pipe {
+            io,
+            chunks: VecDeque::new(),
+        };
         let (read, write) = split(near);
-        let outcome =
-            tokio::spawn(async move { splice(read, write, BufStream::new(far), ends).await });
+        let outcome = tokio::spawn(async move { splice(read, write, far, ends).await });
         Wired { user, pod, outcome }
     }
 
@@ -423,26 +498,21 @@ mod tests {
     /// The far side's reason is the one that its reading half gives, after all it had sent.
     #[tokio::test(start_paused = true)]
     async fn what_came_before_a_failure_is_delivered() {
-        struct Failing(Vec<u8>);
-        impl AsyncRead for Failing {
-            fn poll_read(
-                self: Pin<&mut Self>,
-                _: &mut Context<'_>,
-                _: &mut tokio::io::ReadBuf<'_>,
-            ) -> Poll<io::Result<()>> {
-                unreachable!("it is read by the buffer")
-            }
-        }
-        impl AsyncBufRead for Failing {
-            fn poll_fill_buf(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        struct Failing(VecDeque<Bytes>);
+        impl Far for Failing {
+            fn poll_chunks(&mut self, _: &mut Context<'_>) -> Poll<io::Result<&VecDeque<Bytes>>> {
                 Poll::Ready(if self.0.is_empty() {
                     Err(io::Error::other("the reason"))
                 } else {
-                    Ok(&self.get_mut().0)
+                    Ok(&self.0)
                 })
             }
-            fn consume(mut self: Pin<&mut Self>, amount: usize) {
-                self.0.drain(..amount);
+            fn consume(&mut self, length: usize) {
+                let chunk = self.0.front_mut().expect("no more than there is");
+                chunk.advance(length);
+                if chunk.is_empty() {
+                    self.0.pop_front();
+                }
             }
         }
         impl AsyncWrite for Failing {
@@ -462,7 +532,7 @@ mod tests {
         }
         let (mut user, near) = duplex(PIPE);
         let (read, write) = split(near);
-        let far = Failing(b"twenty bytes or so..".to_vec());
+        let far = Failing([Bytes::from_static(b"twenty bytes or so..")].into());
         user.write_all(b"upload").await.unwrap();
         let outcome = tokio::spawn(async move { splice(read, write, far, Ends::SOCKET).await });
         let mut got = [0; 20];

@@ -93,8 +93,18 @@ impl Reader {
     ) -> Poll<io::Result<Option<Bytes>>> {
         // Reuses the block once nobody holds a slice of it.
         self.0.reserve(READ);
-        let length = ready!(poll_read_buf(Pin::new(io), cx, &mut self.0))?;
-        Poll::Ready(Ok((length > 0).then(|| self.0.split().freeze())))
+        // TLS gives a record at a time; a frame in one piece costs one system call less on its way out. The end, or
+        // an error, shows again with the next call.
+        while self.0.len() < READ {
+            match poll_read_buf(Pin::new(&mut *io), cx, &mut self.0) {
+                Poll::Ready(Ok(1..)) => {}
+                _ if !self.0.is_empty() => break,
+                Poll::Ready(Ok(_)) => return Poll::Ready(Ok(None)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(Some(self.0.split().freeze())))
     }
 }
 

@@ -16,7 +16,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("exec", &["cluster", "tunnel", "untrusted"]),
     ("dial", &["cluster", "tunnel", "untrusted"]),
     ("cluster", &["untrusted"]),
-    ("tunnel", &["spdy", "untrusted"]),
+    ("tunnel", &["spdy", "splice", "untrusted"]),
     ("splice", &[]),
     ("spdy", &[]),
     ("untrusted", &[]),
