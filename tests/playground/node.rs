@@ -105,7 +105,7 @@ impl Sandbox {
     }
 
     /// Where the service of a port listens; it is started when first asked for.
-    async fn address(self: &Arc<Self>, port: u16) -> io::Result<SocketAddr> {
+    pub(crate) async fn address(self: &Arc<Self>, port: u16) -> io::Result<SocketAddr> {
         let chosen = lock(&self.services).get(&port).cloned();
         let service = chosen.unwrap_or_else(|| match port {
             ports::SSH if self.sshd.is_some() => Some(Service::Builtin(ports::SSH)),
