@@ -36,7 +36,7 @@ pub(crate) enum Transport {
 }
 
 impl Client {
-    /// All that this machine has; kpf's default comes before its alternatives.
+    /// All that this machine has.
     pub(crate) fn all() -> Vec<Self> {
         let transports = [Transport::WebSocket, Transport::Spdy];
         let kubectl = std::env::var_os("KPF_BENCH_KUBECTL").map(PathBuf::from);
