@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::faults::Behaviour;
 use super::ports::{self, Service};
+use super::server;
 use super::sshd::Sshd;
 use super::wire::lock;
 
@@ -119,7 +120,9 @@ impl Sandbox {
         if let Some(address) = listening.get(&port) {
             return Ok(*address);
         }
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        // many connections at once must find room in the queue: one that does not is tried again after a second
+        let listener = server::bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        let listener = TcpListener::from_std(listener)?;
         let address = listener.local_addr()?;
         listening.insert(port, address);
         tokio::spawn(self.clone().accept(listener, service));
