@@ -235,7 +235,10 @@ pub(crate) async fn forward<Id: Copy>(
         );
         return Err(fail(false, false, text));
     }
-    sleep(behaviour.dial_delay).await;
+    if !behaviour.dial_delay.is_zero() {
+        // even no time at all is a millisecond to the timer
+        sleep(behaviour.dial_delay).await;
+    }
     let namespace = format!(
         "failed to execute portforward in network namespace \"/var/run/netns/cni-{}\"",
         &sandbox.id[..8]
