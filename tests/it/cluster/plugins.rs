@@ -324,7 +324,7 @@ async fn plugins_that_fail_say_why_and_show_nothing() {
             "RFC 3339",
         ),
         (
-            Plugin::new("yes s3cret | head -c 3000000; sleep 1000"),
+            Plugin::new("yes s3cret | head -c 3000000; exec sleep 1000"),
             "more than 1048576 bytes",
         ),
     ] {
