@@ -129,7 +129,7 @@ pub(super) mod polled {
     }
 
     /// A pipe, socket or terminal that never makes a call wait.
-    pub(in crate::commands) struct Polled {
+    pub(in super::super) struct Polled {
         fd: AsyncFd<OwnedFd>,
         socket: bool,
         /// The flags to restore where O_NONBLOCK had to be set on an open file that others may share.

@@ -182,7 +182,7 @@ async fn a_kubeconfig_that_may_not_be_read() {
     use std::os::unix::fs::PermissionsExt as _;
     let env = TestEnv::new();
     let secret = file(&env, "secret", "apiVersion: v1\n");
-    fs::set_permissions(&secret, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o000)).unwrap();
     if fs::read(&secret).is_ok() {
         // root may read everything, and has then said what it is
         fs::write(&secret, "clusters: 5\n").unwrap();

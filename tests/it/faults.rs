@@ -253,9 +253,7 @@ async fn a_watch_sees_what_happens_and_can_expire() {
         .to_owned();
     playground.apply(Pod::new("default", "new", "watched").object());
     playground.delete_pod("default", "new");
-    let path = format!(
-        "/api/v1/namespaces/default/pods?watch=1&timeoutSeconds=1&labelSelector=app%3Dwatched&resourceVersion="
-    );
+    let path = "/api/v1/namespaces/default/pods?watch=1&timeoutSeconds=1&labelSelector=app%3Dwatched&resourceVersion=";
     let events = get(&playground, &format!("{path}{version}")).await;
     let changes: Vec<_> = events
         .body()
