@@ -23,3 +23,8 @@ pub mod splice;
 pub mod tunnel;
 pub mod ui;
 pub mod untrusted;
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

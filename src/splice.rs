@@ -241,7 +241,12 @@ where
                 if self.buffer.is_empty() {
                     self.buffer = BytesMut::new();
                 }
-                if ready!(read).map_err(Broken::Near)? == 0 {
+                let Poll::Ready(read) = read else {
+                    // What this can fail of, the next read tells.
+                    let _ = ready!(Pin::new(&mut self.far).poll_flush(cx));
+                    return Poll::Pending;
+                };
+                if read.map_err(Broken::Near)? == 0 {
                     self.outbound = match self.outbound {
                         Outbound::Copying => Outbound::Held,
                         _ => Outbound::Done,
@@ -263,5 +268,210 @@ where
             }
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream, DuplexStream, duplex, split};
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    /// Few enough to meet every partial read and write.
+    const PIPE: usize = 8;
+
+    /// A splice between two pipes: the user's end and the pod's end of them, and its outcome.
+    struct Wired {
+        user: DuplexStream,
+        pod: DuplexStream,
+        outcome: JoinHandle<Spliced>,
+    }
+
+    fn wire(ends: Ends) -> Wired {
+        let (user, near) = duplex(PIPE);
+        let (pod, far) = duplex(PIPE);
+        let (read, write) = split(near);
+        let outcome =
+            tokio::spawn(async move { splice(read, write, BufStream::new(far), ends).await });
+        Wired { user, pod, outcome }
+    }
+
+    async fn read_all(from: &mut DuplexStream) -> Vec<u8> {
+        let mut all = Vec::new();
+        from.read_to_end(&mut all).await.unwrap();
+        all
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_go_both_ways_and_are_counted() {
+        let Wired {
+            mut user,
+            mut pod,
+            outcome,
+        } = wire(Ends::SOCKET);
+        let (up, down) = (vec![1; 10_000], vec![2; 20_000]);
+        let (for_pod, for_user) = (up.clone(), down.clone());
+        let pod = tokio::spawn(async move {
+            let mut got = vec![0; 10_000];
+            pod.read_exact(&mut got).await.unwrap();
+            pod.write_all(&for_user).await.unwrap();
+            got
+        });
+        user.write_all(&for_pod).await.unwrap();
+        assert_eq!(read_all(&mut user).await, down);
+        drop(user);
+        assert_eq!(pod.await.unwrap(), up);
+        let spliced = outcome.await.unwrap();
+        spliced.end.unwrap();
+        assert_eq!((spliced.sent, spliced.received), (10_000, 20_000));
+    }
+
+    /// Runtimes cut the answer off a second after our end: so it waits as long as there is an answer.
+    #[tokio::test(start_paused = true)]
+    async fn the_users_end_is_held_back_while_the_pod_sends() {
+        let Wired { mut user, pod, .. } = wire(Ends::SOCKET);
+        user.shutdown().await.unwrap();
+        let started = Instant::now();
+        let mut ended = Box::pin(async {
+            let (mut reader, mut writer) = split(pod);
+            for _ in 0..10 {
+                writer.write_all(b"still here").await.unwrap();
+                tokio::time::sleep(Duration::from_secs(2)).await;
+            }
+            assert_eq!(reader.read(&mut [0]).await.unwrap(), 0);
+            started.elapsed()
+        });
+        let mut answer = [0; 100];
+        let (elapsed, read) = tokio::join!(&mut ended, user.read_exact(&mut answer));
+        read.unwrap();
+        // The last bytes came at 18 s, and the end 3 s after them.
+        assert_eq!(elapsed, Duration::from_secs(21));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_grace_the_end_is_passed_on_at_once() {
+        let ends = Ends {
+            half_close_grace: Duration::ZERO,
+            ..Ends::SOCKET
+        };
+        let Wired {
+            mut user,
+            mut pod,
+            outcome,
+        } = wire(ends);
+        let started = Instant::now();
+        user.write_all(b"question").await.unwrap();
+        user.shutdown().await.unwrap();
+        assert_eq!(read_all(&mut pod).await, b"question");
+        pod.write_all(b"answer").await.unwrap();
+        drop(pod);
+        assert_eq!(read_all(&mut user).await, b"answer");
+        outcome.await.unwrap().end.unwrap();
+        assert_eq!(started.elapsed(), Duration::ZERO);
+    }
+
+    /// Closing a socket with unread bytes destroys those of ours that are on their way.
+    #[tokio::test(start_paused = true)]
+    async fn a_user_who_goes_on_sending_is_read_for_a_while_after_the_pods_end() {
+        let Wired {
+            mut user,
+            pod,
+            outcome,
+        } = wire(Ends::SOCKET);
+        drop(pod);
+        let started = Instant::now();
+        while user.write_all(&[0; 100]).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let (elapsed, bound) = (started.elapsed(), Duration::from_secs(6));
+        assert!(elapsed >= bound && elapsed < bound * 2, "{elapsed:?}");
+        outcome.await.unwrap().end.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn stdio_ends_with_the_pod() {
+        let Wired {
+            mut user,
+            mut pod,
+            outcome,
+        } = wire(Ends::STDIO);
+        let started = Instant::now();
+        pod.write_all(b"bye").await.unwrap();
+        drop(pod);
+        assert_eq!(read_all(&mut user).await, b"bye");
+        outcome.await.unwrap().end.unwrap();
+        assert_eq!(started.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_user_who_hangs_up_is_told_from_a_pod_that_fails() {
+        let Wired {
+            user,
+            mut pod,
+            outcome,
+        } = wire(Ends::SOCKET);
+        drop(user);
+        // The pipe refuses what a user who is gone can't read.
+        while !outcome.is_finished() {
+            let _ = pod.write_all(b"into the void").await;
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(outcome.await.unwrap().end, Err(Broken::Near(_))));
+    }
+
+    /// The far side's reason is the one that its reading half gives, after all it had sent.
+    #[tokio::test(start_paused = true)]
+    async fn what_came_before_a_failure_is_delivered() {
+        struct Failing(Vec<u8>);
+        impl AsyncRead for Failing {
+            fn poll_read(
+                self: Pin<&mut Self>,
+                _: &mut Context<'_>,
+                _: &mut tokio::io::ReadBuf<'_>,
+            ) -> Poll<io::Result<()>> {
+                unreachable!("it is read by the buffer")
+            }
+        }
+        impl AsyncBufRead for Failing {
+            fn poll_fill_buf(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+                Poll::Ready(if self.0.is_empty() {
+                    Err(io::Error::other("the reason"))
+                } else {
+                    Ok(&self.get_mut().0)
+                })
+            }
+            fn consume(mut self: Pin<&mut Self>, amount: usize) {
+                self.0.drain(..amount);
+            }
+        }
+        impl AsyncWrite for Failing {
+            fn poll_write(
+                self: Pin<&mut Self>,
+                _: &mut Context<'_>,
+                _: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+            }
+            fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(Ok(()))
+            }
+            fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(Ok(()))
+            }
+        }
+        let (mut user, near) = duplex(PIPE);
+        let (read, write) = split(near);
+        let far = Failing(b"twenty bytes or so..".to_vec());
+        user.write_all(b"upload").await.unwrap();
+        let outcome = tokio::spawn(async move { splice(read, write, far, Ends::SOCKET).await });
+        let mut got = [0; 20];
+        user.read_exact(&mut got).await.unwrap();
+        let spliced = outcome.await.unwrap();
+        assert_eq!(spliced.received, 20);
+        match spliced.end {
+            Err(Broken::Far(error)) => assert_eq!(error.to_string(), "the reason"),
+            other => panic!("{other:?}"),
+        }
     }
 }

@@ -5,13 +5,12 @@
 //! `--insecure-skip-tls-verify` drops the other one.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use ::http::Uri;
 use kube::config::{AuthInfo, Cluster, Context, Kubeconfig};
 
-use super::{Environment, Error, Options};
+use super::{Error, Options, in_cluster};
 use crate::untrusted::printable;
 
 /// Everything that a connection needs to know, before any file but the kubeconfig is read.
@@ -36,7 +35,7 @@ pub(super) fn resolve(
                 selected_user(options, config, context.as_ref())?,
                 context.and_then(|c| c.namespace),
             ),
-            None => match in_cluster(&options.environment) {
+            None => match in_cluster::access(&options.environment) {
                 Some((cluster, user, namespace)) => (cluster, user, namespace),
                 None => return Err(nothing_configured(config, looked)),
             },
@@ -104,43 +103,6 @@ fn selected_user(
         (None, Some(name)) => Err(Error::NoUser(printable(name, NAME_MAX))),
         (None, None) => Ok(AuthInfo::default()), // as client-go: a context may name a user that isn't there
     }
-}
-
-/// What Kubernetes gives to every pod: the API server's address, a token, a CA, a namespace.
-fn in_cluster(environment: &Environment) -> Option<(Cluster, AuthInfo, Option<String>)> {
-    let host = environment.text(&["KUBERNETES_SERVICE_HOST"])?;
-    let port = environment.text(&["KUBERNETES_SERVICE_PORT"])?;
-    let mount = environment.service_account();
-    let file = |name: &str| Some(mount.join(name)).filter(|path| path.is_file());
-    let text = |path: PathBuf| path.to_string_lossy().into_owned();
-    let token = file("token")?;
-    let host = if host.contains(':') {
-        format!("[{host}]")
-    } else {
-        host.to_owned()
-    };
-    let cluster = Cluster {
-        server: Some(format!("https://{host}:{port}")),
-        certificate_authority: file("ca.crt").map(text),
-        ..Cluster::default()
-    };
-    let user = AuthInfo {
-        token_file: Some(text(token)),
-        ..AuthInfo::default()
-    };
-    let mounted = || {
-        Some(
-            fs::read_to_string(mount.join("namespace"))
-                .ok()?
-                .trim()
-                .to_owned(),
-        )
-    };
-    let namespace = environment
-        .text(&["POD_NAMESPACE"])
-        .map(str::to_owned)
-        .or_else(mounted);
-    Some((cluster, user, namespace))
 }
 
 fn nothing_configured(config: &Kubeconfig, looked: &[PathBuf]) -> Error {
@@ -287,9 +249,12 @@ const NAME_MAX: usize = 253; // the longest name that Kubernetes allows
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use secrecy::ExposeSecret as _;
 
     use super::*;
+    use crate::cluster::Environment;
 
     const CONFIG: &str = "\
 current-context: one
@@ -536,44 +501,24 @@ contexts:
     }
 
     #[test]
-    fn inside_a_pod_the_mounted_service_account_is_used() {
+    fn a_pods_service_account_is_the_last_resort() {
         let mount = tempfile::tempdir().unwrap();
-        let pairs = [
-            ("KUBERNETES_SERVICE_HOST", "fd00::1"),
-            ("KUBERNETES_SERVICE_PORT", "443"),
-        ];
-        let environment = pairs
-            .into_iter()
-            .collect::<Environment>()
-            .with_service_account(mount.path());
-        let options = Options {
-            environment,
-            ..Options::default()
-        };
-        let inside = || resolve(&options, &Kubeconfig::default(), &[]);
-        assert!(
-            matches!(inside(), Err(Error::NotConfigured(_))),
-            "without a token file it isn't a pod"
-        );
-
         fs::write(mount.path().join("token"), "t").unwrap();
         fs::write(mount.path().join("namespace"), "mine\n").unwrap();
-        let access = inside().unwrap();
-        assert_eq!(access.server, "https://[fd00::1]:443/");
-        assert_eq!(access.namespace, "mine");
+        let pairs = [
+            ("KUBERNETES_SERVICE_HOST", "10.0.0.1"),
+            ("KUBERNETES_SERVICE_PORT", "443"),
+        ];
+        let environment: Environment = pairs.into_iter().collect();
+        let options = Options {
+            environment: environment.with_service_account(mount.path()),
+            ..Options::default()
+        };
+        let inside = resolve(&options, &Kubeconfig::default(), &[]).unwrap();
         assert_eq!(
-            access.user.token_file.as_deref(),
-            mount.path().join("token").to_str()
+            (inside.server, inside.namespace.as_str()),
+            (Uri::from_static("https://10.0.0.1:443"), "mine")
         );
-        assert_eq!(access.cluster.certificate_authority, None);
-        fs::write(mount.path().join("ca.crt"), "").unwrap();
-        assert!(inside().unwrap().cluster.certificate_authority.is_some());
-
-        let files = serde_yaml::from_str(CONFIG).unwrap();
-        assert_eq!(
-            resolve(&options, &files, &[]).unwrap().namespace,
-            "apps",
-            "only as a last resort"
-        );
+        assert_eq!(with(&options).unwrap().namespace, "apps");
     }
 }

@@ -33,6 +33,12 @@ pub(super) fn read(options: &Options) -> Result<(Kubeconfig, Vec<PathBuf>), Erro
     Ok((merged, paths))
 }
 
+/// The names of the contexts, in the order of the files.
+pub(super) fn contexts(config: Kubeconfig) -> Vec<String> {
+    let contexts = config.contexts.into_iter();
+    contexts.map(|named| named.name).collect()
+}
+
 fn paths(options: &Options) -> Vec<PathBuf> {
     let listed: Vec<PathBuf> = options
         .environment

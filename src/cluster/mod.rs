@@ -18,12 +18,13 @@ pub use self::http::{
 pub use crate::untrusted::printable;
 
 use self::credentials::Credentials;
-use self::http::{Settings, Transport};
+use self::http::{Connector, Transport};
 
 mod context;
 pub mod credentials;
 mod environment;
 pub mod http;
+mod in_cluster;
 mod kubeconfig;
 mod proxy;
 pub mod target;
@@ -194,27 +195,16 @@ impl Cluster {
             user,
             namespace,
         } = context::resolve(options, &config, &looked)?;
-        let proxy = proxy::choose(&server, cluster.proxy_url.as_deref(), &options.environment)?;
-        let proxy = match proxy {
-            Some(proxy) if proxy.scheme == proxy::Scheme::Https => {
-                Some((proxy, Some(tls::proxy_config(&cluster)?)))
-            }
-            proxy => proxy.map(|proxy| (proxy, None)),
-        };
-        let transport = Transport::new(Settings {
-            headers: http::headers(&user)?,
-            credentials: Credentials::new(&user, &cluster, &options.environment, options.stdin)?,
-            request_timeout: options.request_timeout.filter(|limit| !limit.is_zero()),
-            tls: tls::client_config(&cluster)?,
-            server_name: tls::server_name(&cluster)?,
-            proxy,
+        let environment = &options.environment;
+        let connector = Connector::new(&server, &cluster, environment)?;
+        let transport = Transport::new(
             server,
-        });
-        let contexts = config
-            .contexts
-            .into_iter()
-            .map(|named| named.name)
-            .collect();
+            http::headers(&user)?,
+            Credentials::new(&user, &cluster, environment, options.stdin)?,
+            options.request_timeout.filter(|limit| !limit.is_zero()),
+            connector,
+        );
+        let contexts = kubeconfig::contexts(config);
         let namespace_flag = options.namespace.clone();
         Ok(Self {
             transport,
@@ -268,11 +258,7 @@ impl Cluster {
 /// The names of all contexts in the kubeconfig of `options`, whether or not any of them works.
 pub fn contexts(options: &Options) -> Result<Vec<String>, Error> {
     let (config, _) = kubeconfig::read(options)?;
-    Ok(config
-        .contexts
-        .into_iter()
-        .map(|named| named.name)
-        .collect())
+    Ok(kubeconfig::contexts(config))
 }
 
 impl fmt::Debug for Cluster {

@@ -9,6 +9,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ::http::Uri;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kube::config::{AuthInfo, Cluster};
@@ -27,8 +28,8 @@ use secrecy::ExposeSecret;
 use super::Error;
 use crate::untrusted::printable;
 
-/// The configuration for the API server, still without a client certificate.
-pub(super) fn client_config(cluster: &Cluster) -> Result<ClientConfig, Error> {
+/// The configuration for `server`, still without a client certificate.
+pub(super) fn client_config(server: &Uri, cluster: &Cluster) -> Result<ClientConfig, Error> {
     let roots = authorities(cluster)?;
     let builder = builder();
     if cluster.insecure_skip_tls_verify == Some(true) {
@@ -44,10 +45,14 @@ pub(super) fn client_config(cluster: &Cluster) -> Result<ClientConfig, Error> {
             .with_custom_certificate_verifier(verifier)
             .with_no_client_auth());
     }
+    let mut store = RootCertStore::empty();
+    if server.scheme_str() != Some("https") {
+        // Never used: the system's roots aren't worth their time, and may not be there.
+        return Ok(builder.with_root_certificates(store).with_no_client_auth());
+    }
     let Some(roots) = roots else {
         return with_system_roots(Vec::new());
     };
-    let mut store = RootCertStore::empty();
     let (valid, _) = store.add_parsable_certificates(roots);
     if valid == 0 {
         return Err(Error::Tls(

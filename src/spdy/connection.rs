@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::frame::{Control, Decoder, Item};
 use super::headers::{Deflater, Inflater};
+use super::pings::{PingDue, Pings};
 use super::stream::{Ended, Fin, Reply, Stream};
 use super::{
     Error, Headers, Lost, MAX_DATA, OpenError, Output, ReadError, Status, StreamId, WriteError,
@@ -18,10 +19,6 @@ const MAX_PONGS: usize = 64;
 const MAX_WAITING_REFUSALS: usize = 1024;
 /// Streams that the peer may have open at once (server side; a client takes none). Each costs a table entry.
 const MAX_ACCEPTED: usize = 16 * 1024;
-
-/// PINGs that may lack an answer. spdystream deals them out to five workers; one that hangs, since its container
-/// doesn't read, swallows its share, and with 50 frames waiting for it the whole peer hangs.
-const MAX_UNANSWERED: u32 = 16;
 
 /// Limits and periods of a connection.
 #[derive(Clone, Debug)]
@@ -81,7 +78,7 @@ pub enum Event {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
+pub(super) enum Role {
     Client,
     Server,
 }
@@ -667,100 +664,5 @@ impl Connection {
             stream.writer_waits = false;
             self.events.push_back(Event::Writable(id));
         }
-    }
-}
-
-enum PingDue {
-    Send(u32),
-    Dead,
-}
-
-/// Pings that we send, and what their answers, or the lack of them, say about the peer.
-#[derive(Debug)]
-pub(super) struct Pings {
-    period: Option<Duration>,
-    silence: Duration,
-    /// Odd for clients, even for servers; wraps before 2^31.
-    pub(super) next_id: u32,
-    next_at: Instant,
-    unanswered: u32,
-    /// A PING has gone out since anything was heard.
-    asked: bool,
-    /// The last moment at which the silence had a reason, or wasn't one.
-    quiet_since: Instant,
-    blocked: bool,
-}
-
-impl Pings {
-    fn new(role: Role, config: &Config, now: Instant) -> Self {
-        Self {
-            period: config.ping_period,
-            silence: config.silence,
-            next_id: if role == Role::Client { 1 } else { 2 },
-            next_at: now + config.ping_period.unwrap_or_default(),
-            unanswered: 0,
-            asked: false,
-            quiet_since: now,
-            blocked: false,
-        }
-    }
-
-    fn heard(&mut self, now: Instant) {
-        self.asked = false;
-        self.quiet_since = now;
-    }
-
-    fn set_blocked(&mut self, blocked: bool, now: Instant) {
-        if self.blocked || blocked {
-            self.quiet_since = now;
-        }
-        self.blocked = blocked;
-    }
-
-    /// Whether a PING that came in answers ours, or at least pretends to: ids of our parity are never echoed.
-    fn answered(&mut self, id: u32) -> bool {
-        let ours = id % 2 == self.next_id % 2;
-        if ours {
-            self.unanswered = self.unanswered.saturating_sub(1);
-        }
-        ours
-    }
-
-    fn handle_timeout(&mut self, now: Instant, paused: bool) -> Option<PingDue> {
-        let period = self.period?;
-        if paused || self.blocked {
-            self.quiet_since = now;
-        }
-        if self.asked && now >= self.quiet_since + self.silence {
-            return Some(PingDue::Dead);
-        }
-        if now < self.next_at {
-            return None;
-        }
-        self.next_at = now + period;
-        // None into a full pipe. One that stays unanswered proves nothing: the next ones reach other workers.
-        if self.blocked || self.unanswered >= MAX_UNANSWERED {
-            return None;
-        }
-        // The silence begins with the first question.
-        if !self.asked {
-            self.asked = true;
-            self.quiet_since = now;
-        }
-        self.unanswered += 1;
-        let id = self.next_id;
-        self.next_id = if id >= 0x7fff_fffd {
-            2 - id % 2
-        } else {
-            id + 2
-        };
-        Some(PingDue::Send(id))
-    }
-
-    fn poll_timeout(&self, paused: bool) -> Option<Instant> {
-        self.period?;
-        let dead =
-            (self.asked && !paused && !self.blocked).then(|| self.quiet_since + self.silence);
-        Some(dead.map_or(self.next_at, |dead| dead.min(self.next_at)))
     }
 }

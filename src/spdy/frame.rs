@@ -335,26 +335,21 @@ impl Decoder {
                     return Ok(None);
                 };
                 self.state = Self::begin(head)?;
-                // A frame without payload is whole already.
-                match self.state {
-                    State::Data {
-                        id,
-                        remaining: 0,
-                        fin,
-                    } => {
-                        self.state = State::Head(BytesMut::new());
-                        Ok(Some(Item::Data {
-                            id,
-                            chunk: Bytes::new(),
-                            fin,
-                        }))
-                    }
-                    State::Skip(0) => {
-                        self.state = State::Head(BytesMut::new());
-                        Ok(None)
-                    }
-                    _ => Ok(None),
-                }
+                // DATA without payload is whole already: nothing may come that would end it.
+                let State::Data {
+                    id,
+                    remaining: 0,
+                    fin,
+                } = self.state
+                else {
+                    return Ok(None);
+                };
+                self.state = State::Head(BytesMut::new());
+                Ok(Some(Item::Data {
+                    id,
+                    chunk: Bytes::new(),
+                    fin,
+                }))
             }
             State::Control(head, have) => {
                 let head = *head;

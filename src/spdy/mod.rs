@@ -23,6 +23,7 @@ mod connection;
 mod error;
 mod frame;
 mod headers;
+mod pings;
 mod stream;
 #[cfg(test)]
 mod tests;

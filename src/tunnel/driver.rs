@@ -104,9 +104,6 @@ impl<W: Wire> Driver<W> {
             let received = self.poll_receive(cx);
             let now = Instant::now();
             let mut state = shared.lock();
-            if self.timer.deadline() <= now {
-                state.connection.handle_timeout(now.into_std());
-            }
             if received.is_ready() {
                 // A broken protocol ends the connection, which is seen below.
                 let _ = state
@@ -115,6 +112,10 @@ impl<W: Wire> Driver<W> {
                 if self.wire_ended && self.input.is_empty() {
                     state.connection.handle_end();
                 }
+            }
+            // After the input: what has arrived is no silence.
+            if self.timer.deadline() <= now {
+                state.connection.handle_timeout(now.into_std());
             }
             if self.is_due(&state, now) {
                 state.connection.close();

@@ -5,8 +5,9 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::playground::faults::Messages;
 use crate::playground::{Options, Playground, kubeconfig, ports};
 use crate::tools;
 
@@ -187,10 +188,16 @@ fn get_lists_pods_for_every_kind_of_user() {
 #[test]
 fn port_forward_moves_bytes_both_ways() {
     let playground = playground("1.36");
+    moves_bytes_both_ways(&playground);
+    playground.behave(|node| node.messages = Messages::Ragged);
+    moves_bytes_both_ways(&playground);
+}
+
+fn moves_bytes_both_ways(playground: &Playground) {
     let sent: Vec<u8> = (0..1u32 << 20).flat_map(u32::to_be_bytes).collect();
     each(|program, transport| {
         let arguments = ["pod/echo", ":7", ":13"];
-        let forward = Forward::start(program, &playground, "admin", transport, &arguments, 2)
+        let forward = Forward::start(program, playground, "admin", transport, &arguments, 2)
             .expect("a forward");
         let expected = match transport {
             Transport::WebSocket => "websocket",
@@ -386,4 +393,70 @@ fn a_refused_port_ends_kubectl() {
             "{stderr}"
         );
     });
+}
+
+#[test]
+fn ssh_logs_in_to_a_pod_and_leaves_nothing_behind() {
+    let playground = playground("1.36");
+    let (Some(ssh), Some(_)) = (tools::find("ssh"), tools::find("sshd")) else {
+        return;
+    };
+    let Some(program) = programs().pop() else {
+        return;
+    };
+    let login = playground.ssh().expect("an sshd");
+    let arguments = ["sshd", ":22"];
+    let forward = Forward::start(
+        &program,
+        &playground,
+        "admin",
+        Transport::WebSocket,
+        &arguments,
+        1,
+    )
+    .expect("a forward");
+    let mut client = Command::new(ssh)
+        .args([
+            "-F",
+            "none",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "IdentitiesOnly=yes",
+            "-i",
+        ])
+        .arg(&login.key)
+        .arg("-o")
+        .arg(format!(
+            "UserKnownHostsFile={}",
+            login.known_hosts.display()
+        ))
+        .args([
+            "-p",
+            &forward.ports[0].to_string(),
+            "-l",
+            &login.user,
+            "127.0.0.1",
+        ])
+        .arg("echo $$; exec sleep 1000")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("ssh runs");
+    let mut pid = String::new();
+    let stdout = client.stdout.take().expect("a pipe");
+    BufReader::new(stdout).read_line(&mut pid).expect("text");
+    let process = Path::new("/proc").join(pid.trim());
+    assert!(process.join("stat").exists(), "{pid:?}");
+    drop(playground);
+    let deadline = Instant::now() + DEADLINE;
+    while process.exists() {
+        assert!(
+            Instant::now() < deadline,
+            "the command outlives the playground"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(client.wait().expect("an end").code(), Some(255));
 }

@@ -18,4 +18,5 @@ mod rbac;
 mod side_by_side;
 mod ssh;
 mod tools;
+mod try_it;
 mod upgrade;

@@ -24,6 +24,7 @@ async fn a_role_decides_which_transport_works() {
         ("viewer", NO, NO, NO),
         ("get-only", NO, YES, NO),
         ("create-only", YES, NO, NO),
+        ("stream-only", YES, YES, YES),
         ("admin", YES, YES, YES),
         ("cert", YES, YES, YES),
         ("plugin", YES, YES, YES),

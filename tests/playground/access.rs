@@ -8,15 +8,17 @@ use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
 use rustls::pki_types::CertificateDer;
 
-use super::tls::{Authority, Identity};
+use super::tls::{Authority, Identity, random_hex};
 
-/// What a user's role allows. Reading objects is allowed to everybody who is known.
+/// What a user's role allows. All but `StreamOnly` may read objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// Everything, impersonation included.
     Admin,
     /// Objects can be read; no subresource.
     Viewer,
+    /// `get` and `create` on the streaming subresources, and nothing else: no pod can be looked at.
+    StreamOnly,
     /// `get` on the streaming subresources: what a WebSocket needed before 1.35.
     GetOnly,
     /// `create` on the streaming subresources: what SPDY needs.
@@ -69,11 +71,8 @@ pub(crate) struct Action<'a> {
 impl Users {
     /// Makes the playground's users, with fresh secrets.
     pub(crate) fn new(authority: &Authority) -> anyhow::Result<Self> {
-        let secret = |user: &str| -> anyhow::Result<String> {
-            // A key pair is at hand as a source of randomness; its public half is as good a token as any.
-            let key = rcgen::KeyPair::generate()?;
-            Ok(format!("{user}-{}", hex(&key.public_key_raw()[1..17])))
-        };
+        let secret =
+            |user: &str| -> anyhow::Result<String> { Ok(format!("{user}-{}", random_hex(16)?)) };
         let certificate = authority.client("cert", "playground:admins")?;
         let users = vec![
             User::new("admin", Role::Admin, Proof::Token(secret("admin")?)),
@@ -86,6 +85,11 @@ impl Users {
             User::new("basic", Role::Admin, Proof::Basic(secret("basic")?)),
             User::new("viewer", Role::Viewer, Proof::Token(secret("viewer")?)),
             User::new("get-only", Role::GetOnly, Proof::Token(secret("get-only")?)),
+            User::new(
+                "stream-only",
+                Role::StreamOnly,
+                Proof::Token(secret("stream-only")?),
+            ),
             User::new(
                 "create-only",
                 Role::CreateOnly,
@@ -182,6 +186,7 @@ impl Caller {
         match self.role {
             Some(Role::Admin) => true,
             Some(Role::Viewer) => reading,
+            Some(Role::StreamOnly) => streaming,
             Some(Role::GetOnly) => reading || streaming && action.verb == "get",
             Some(Role::CreateOnly) => reading || streaming && action.verb == "create",
             None => false,
@@ -208,8 +213,4 @@ impl Caller {
             self.name, action.verb, action.resource, action.group,
         )
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

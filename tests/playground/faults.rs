@@ -23,6 +23,8 @@ pub(crate) struct Request {
     pub(crate) alpn: Vec<String>,
     /// The server name that the client asked for (none for an IP address).
     pub(crate) server_name: Option<String>,
+    /// Whether that connection resumed a TLS session.
+    pub(crate) resumed: bool,
 }
 
 impl Request {
@@ -55,9 +57,31 @@ impl Request {
 pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-/// Takes over an upgraded connection: the bytes after the 101, whatever the protocol.
-pub(crate) type Script =
-    Arc<dyn Fn(Box<dyn Io>) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> + Send + Sync>;
+/// Serves one connection after another, from an async closure.
+pub(crate) struct Handler<T>(
+    #[expect(clippy::type_complexity, reason = "this struct is its name")]
+    Arc<dyn Fn(T) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> + Send + Sync>,
+);
+
+impl<T> Handler<T> {
+    pub(crate) fn new<F, R>(serve: F) -> Self
+    where
+        F: Fn(T) -> R + Send + Sync + 'static,
+        R: Future<Output = io::Result<()>> + Send + 'static,
+    {
+        Self(Arc::new(move |connection| Box::pin(serve(connection))))
+    }
+
+    pub(crate) async fn serve(&self, connection: T) -> io::Result<()> {
+        (self.0)(connection).await
+    }
+}
+
+impl<T> Clone for Handler<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
 
 /// How a request is answered when not as usual.
 #[derive(Clone)]
@@ -84,8 +108,8 @@ pub(crate) enum Answer {
     Reset,
     /// The proper 101, in one packet with these bytes of the new protocol; then as usual.
     Early(Bytes),
-    /// The proper 101, then the script instead of the tunnel.
-    Script(Script),
+    /// The proper 101, then the script instead of the tunnel: it has the bytes after the 101, whatever the protocol.
+    Script(Handler<Box<dyn Io>>),
 }
 
 impl Answer {
@@ -95,7 +119,7 @@ impl Answer {
         F: Fn(Box<dyn Io>) -> R + Send + Sync + 'static,
         R: Future<Output = io::Result<()>> + Send + 'static,
     {
-        Self::Script(Arc::new(move |io| Box::pin(script(io))))
+        Self::Script(Handler::new(script))
     }
 }
 
@@ -134,6 +158,16 @@ pub(crate) enum Replies {
     Reset,
 }
 
+/// How bytes become WebSocket messages. A client must not care.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Messages {
+    /// Up to 32 KiB each, fragmented as by gorilla's server: what API servers send.
+    #[default]
+    Usual,
+    /// Of all sizes, empty and of one byte too, with pings between the fragments.
+    Ragged,
+}
+
 /// How the node behaves; new streams follow the latest setting.
 #[derive(Clone, Debug)]
 pub(crate) struct Behaviour {
@@ -150,8 +184,8 @@ pub(crate) struct Behaviour {
     pub(crate) dial_delay: Duration,
     /// Every forward fails with this text before it reaches the container.
     pub(crate) fail_before_dial: Option<String>,
-    /// WebSocket messages are cut to this many bytes; the API server copies through 32 KiB.
-    pub(crate) message_size: usize,
+    /// How a new tunnel's bytes are cut into WebSocket messages.
+    pub(crate) messages: Messages,
 }
 
 impl Default for Behaviour {
@@ -164,7 +198,7 @@ impl Default for Behaviour {
             pair_timeout: Duration::from_secs(30),
             dial_delay: Duration::ZERO,
             fail_before_dial: None,
-            message_size: 32 * 1024,
+            messages: Messages::default(),
         }
     }
 }

@@ -1,5 +1,8 @@
 //! The kubeconfig that opens the playground: one context per user, and one per namespace for the admin.
 
+use std::fs::{File, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use base64::Engine as _;
@@ -89,19 +92,14 @@ pub(crate) fn exec_credential(token: &str) -> String {
 }
 
 /// Writes a file that only its owner can read.
-pub(crate) fn write_private(file: &Path, content: &str) -> std::io::Result<()> {
-    use std::io::Write as _;
-    let mut options = std::fs::File::options();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-        options.mode(0o600);
-        if let Ok(metadata) = std::fs::metadata(file) {
-            let mut permissions = metadata.permissions();
-            permissions.set_mode(0o600);
-            std::fs::set_permissions(file, permissions)?;
-        }
-    }
-    options.open(file)?.write_all(content.as_bytes())
+pub(crate) fn write_private(file: &Path, content: &str) -> io::Result<()> {
+    let mut file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(file)?;
+    // the file may have been there with other permissions
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    file.write_all(content.as_bytes())
 }

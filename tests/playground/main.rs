@@ -12,14 +12,20 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
+use tokio::signal::unix::{self, SignalKind};
 use tokio::time::timeout;
 
 use playground::{Options, Playground, kubeconfig};
 
 /// The first argument with which the playground is its own credential plugin.
 const PLUGIN: &str = "__plugin";
-/// How long a command may take to end once it was told to.
+/// The first argument with which it is kpf: the command line after `--` runs as a process of its own.
+const KPF: &str = "__kpf";
+/// How long a command may take to end by itself after Ctrl-C, which the terminal sends to it too...
+const COURTESY: Duration = Duration::from_secs(1);
+/// ... and how long once it was told to.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A Kubernetes in one process: try kpf (or kubectl) on it.
@@ -38,20 +44,30 @@ struct Arguments {
     /// Where the API server listens
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// Whose context is the current one: admin, cert, plugin, basic, viewer, get-only, create-only or wrong
+    /// Whose context is the current one: admin, cert, plugin, basic, viewer, stream-only, get-only, create-only or wrong
     #[arg(long, value_name = "USER", default_value = "admin")]
     context_user: String,
     /// Run this kpf command against the playground, and end with it
-    #[arg(last = true, value_name = "COMMAND")]
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND"
+    )]
     command: Vec<OsString>,
 }
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == PLUGIN) {
-        let token = std::env::var("KPF_PLAYGROUND_TOKEN").unwrap_or_default();
-        print!("{}", kubeconfig::exec_credential(&token));
-        return ExitCode::SUCCESS;
+    let mut words = std::env::args_os().skip(1);
+    match words.next() {
+        Some(first) if first == PLUGIN => {
+            let token = std::env::var("KPF_PLAYGROUND_TOKEN").unwrap_or_default();
+            print!("{}", kubeconfig::exec_credential(&token));
+            return ExitCode::SUCCESS;
+        }
+        Some(first) if first == KPF => {
+            return kpf::commands::main(std::iter::once("kpf".into()).chain(words));
+        }
+        _ => {}
     }
     match run(Arguments::parse()) {
         Ok(code) => code,
@@ -64,6 +80,14 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let myself = std::env::current_exe()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    // before there is anything that a signal could leave behind
+    let mut signals = {
+        let _entered = runtime.enter();
+        Signals::new()?
+    };
     let playground = Playground::start(Options {
         listen: arguments.listen,
         server_version: arguments.server_version,
@@ -79,24 +103,22 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             .with_context(|| format!("writing {}", wanted.display()))?;
         file = std::path::absolute(wanted)?;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
     runtime.block_on(async {
         if arguments.command.is_empty() {
             introduce(&playground, &file);
-            signalled().await?;
+            signals.next().await;
             return Ok(ExitCode::SUCCESS);
         }
         let mut command = Command::new(&myself);
         command
+            .arg(KPF)
             .args(arguments.command)
             .env("KUBECONFIG", &file)
             .kill_on_drop(true);
         let mut child = command.spawn().context("starting the command")?;
         tokio::select! {
             ended = child.wait() => Ok(code(ended?)),
-            signal = signalled() => finish(&mut child, signal?).await,
+            ending = signals.next() => finish(&mut child, ending).await,
         }
     })
 }
@@ -125,7 +147,7 @@ fn introduce(playground: &Playground, file: &Path) {
     }
     println!("  kubectl get pods,services -A");
     println!(
-        "Other users: --context playground-{{cert,plugin,basic,viewer,get-only,create-only,wrong}}"
+        "Other users: --context playground-{{cert,plugin,basic,viewer,stream-only,get-only,create-only,wrong}}"
     );
 }
 
@@ -140,46 +162,49 @@ fn quoted(path: &Path) -> String {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Signal {
-    /// Ctrl-C: the terminal has told the command too.
+enum Ending {
     Interrupt,
     Terminate,
 }
 
-#[cfg(unix)]
-async fn signalled() -> anyhow::Result<Signal> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = interrupt.recv() => Ok(Signal::Interrupt),
-        _ = terminate.recv() => Ok(Signal::Terminate),
-    }
+/// The signals that end the playground; from now on they kill nobody.
+struct Signals {
+    interrupt: unix::Signal,
+    terminate: unix::Signal,
 }
 
-#[cfg(not(unix))]
-async fn signalled() -> anyhow::Result<Signal> {
-    tokio::signal::ctrl_c().await?;
-    Ok(Signal::Interrupt)
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: unix::signal(SignalKind::interrupt())?,
+            terminate: unix::signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> Ending {
+        tokio::select! {
+            _ = self.interrupt.recv() => Ending::Interrupt,
+            _ = self.terminate.recv() => Ending::Terminate,
+        }
+    }
 }
 
 /// Lets the command end by itself, and sees to it that it does.
-async fn finish(child: &mut Child, signal: Signal) -> anyhow::Result<ExitCode> {
-    #[cfg(unix)]
-    if signal == Signal::Terminate
-        && let Some(pid) = child.id()
-        && let Some(pid) = rustix::process::Pid::from_raw(pid.cast_signed())
+async fn finish(child: &mut Child, ending: Ending) -> anyhow::Result<ExitCode> {
+    if ending == Ending::Interrupt
+        && let Ok(ended) = timeout(COURTESY, child.wait()).await
     {
+        return Ok(code(ended?));
+    }
+    if let Some(pid) = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
         // it may have ended this very moment
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = kill_process(pid, Signal::TERM);
     }
-    match timeout(PATIENCE, child.wait()).await {
-        Ok(ended) => Ok(code(ended?)),
-        Err(_) => {
-            child.kill().await?;
-            Ok(ExitCode::FAILURE)
-        }
+    if let Ok(ended) = timeout(PATIENCE, child.wait()).await {
+        return Ok(code(ended?));
     }
+    child.kill().await?;
+    Ok(ExitCode::FAILURE)
 }
 
 fn code(ended: std::process::ExitStatus) -> ExitCode {

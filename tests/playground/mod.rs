@@ -7,14 +7,17 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`server`], [`wire`], [`tls`] | the listener, its connections, and how to harm them |
-//! | [`api`], [`access`], [`world`], [`objects`] | the API server: routes, users and roles, objects |
+//! | [`api`], [`read`], [`answer`] | the API server: routes, reading objects, the words of its answers |
+//! | [`access`], [`world`], [`objects`] | users and roles; objects, and which there are at the start |
 //! | [`upgrade`], [`transport`], [`portforward`], [`legacy`] | port-forward in its three forms |
+//! | [`tunnel`] | a handle to an upgraded connection |
 //! | [`node`], [`ports`], [`sshd`] | pods, and what answers on their ports |
 //! | [`faults`] | what goes wrong on purpose, and what was seen |
 //! | [`kubeconfig`] | the file that opens it all |
 #![allow(dead_code, reason = "the example and each test suite use a part of it")]
 
 pub(crate) mod access;
+pub(crate) mod answer;
 pub(crate) mod api;
 pub(crate) mod faults;
 pub(crate) mod kubeconfig;
@@ -23,15 +26,18 @@ pub(crate) mod node;
 pub(crate) mod objects;
 pub(crate) mod portforward;
 pub(crate) mod ports;
+pub(crate) mod read;
 pub(crate) mod server;
 pub(crate) mod sshd;
 pub(crate) mod tls;
 pub(crate) mod transport;
+pub(crate) mod tunnel;
 pub(crate) mod upgrade;
 pub(crate) mod wire;
 pub(crate) mod world;
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
@@ -47,11 +53,11 @@ use tokio_util::sync::CancellationToken;
 use access::{Proof, Users};
 use faults::{Answer, Behaviour, Request, Rule};
 use node::{Node, Sandbox};
-use portforward::Tunnel;
 use ports::Service;
 use server::Server;
 use sshd::Sshd;
 use tls::{Authority, Identity};
+use tunnel::Tunnel;
 use wire::lock;
 use world::{Resource, World};
 
@@ -469,6 +475,9 @@ impl Drop for Playground {
             let ended = std::thread::spawn(|| runtime.shutdown_timeout(Duration::from_secs(2)));
             let _ = ended.join();
         }
+        if let Some(sshd) = &self.server.sshd {
+            sshd.end_commands();
+        }
     }
 }
 
@@ -478,10 +487,6 @@ fn plugin_script(folder: &Path) -> anyhow::Result<String> {
     let credential =
         kubeconfig::exec_credential("TOKEN").replace("TOKEN", "'\"$KPF_PLAYGROUND_TOKEN\"'");
     std::fs::write(&file, format!("#!/bin/sh\nprintf '%s' '{credential}'\n"))?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o700))?;
-    }
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o700))?;
     Ok(file.display().to_string())
 }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::faults::Behaviour;
 use super::ports::{self, Service};
 use super::sshd::Sshd;
+use super::tls::random_hex;
 use super::wire::lock;
 
 /// What a runtime reads at once from a container; Go's `io.Copy` has the same size.
@@ -25,7 +26,6 @@ const CHUNK: usize = 32 * 1024;
 #[derive(Default)]
 pub(crate) struct Node {
     sandboxes: Mutex<HashMap<(String, String), Arc<Sandbox>>>,
-    started: AtomicU64,
 }
 
 /// A running pod: its network namespace, in effect.
@@ -45,9 +45,8 @@ pub(crate) struct Sandbox {
 impl Node {
     /// Starts a pod.
     pub(crate) fn start(&self, namespace: &str, name: &str, uid: &str, sshd: Option<Arc<Sshd>>) {
-        let number = self.started.fetch_add(1, Ordering::Relaxed);
         let sandbox = Sandbox {
-            id: format!("{number:08x}").repeat(8),
+            id: random_hex(32).expect("it worked for the tokens"),
             uid: uid.to_owned(),
             name: name.to_owned(),
             services: Mutex::default(),
@@ -153,7 +152,7 @@ impl Sandbox {
             (Service::Builtin(port), _) => {
                 ports::serve(*port, &self.name, &self.discarded, tcp).await
             }
-            (Service::Handler(serve), _) => serve(tcp).await,
+            (Service::Handler(handler), _) => handler.serve(tcp).await,
             (Service::Address(_), _) => Ok(()),
         }
     }

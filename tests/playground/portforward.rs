@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,116 +19,13 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::faults::{Behaviour, Ending, Replies};
 use super::node::{self, Command, Failure, Sandbox};
 use super::transport::{Sink, Source};
-use super::wire::{WireControl, lock};
+use super::tunnel::{Counters, Order, Orders};
+use super::wire::lock;
 
 /// Chunks that wait between the connection and a pair; small, so that what is not read stays visible as such.
 const CHANNEL: usize = 4;
 /// Output that is gathered before the wire must take some.
 const BATCH: usize = 128 * 1024;
-
-/// An upgraded connection, as tests see it.
-#[derive(Clone)]
-pub(crate) struct Tunnel {
-    pub(crate) number: u64,
-    pub(crate) namespace: String,
-    pub(crate) pod: String,
-    /// `websocket` or `spdy`.
-    pub(crate) transport: &'static str,
-    wire: WireControl,
-    orders: mpsc::Sender<Order>,
-    counters: Arc<Counters>,
-}
-
-#[derive(Default)]
-struct Counters {
-    opened: AtomicU64,
-    pairs: AtomicU64,
-    open_pairs: AtomicU64,
-}
-
-/// What a test tells a tunnel to do.
-enum Order {
-    Inject(Bytes),
-    GoAway,
-    Close,
-}
-
-impl Tunnel {
-    pub(crate) fn new(
-        number: u64,
-        sandbox_of: (&str, &str),
-        transport: &'static str,
-        wire: WireControl,
-    ) -> (Self, Orders) {
-        let (orders, receiver) = mpsc::channel(16);
-        let tunnel = Self {
-            number,
-            namespace: sandbox_of.0.to_owned(),
-            pod: sandbox_of.1.to_owned(),
-            transport,
-            wire,
-            orders,
-            counters: Arc::default(),
-        };
-        let orders = Orders {
-            receiver,
-            counters: tunnel.counters.clone(),
-        };
-        (tunnel, orders)
-    }
-
-    /// Streams that the client opened so far; two for each forwarded connection.
-    pub(crate) fn streams(&self) -> u64 {
-        self.counters.opened.load(Ordering::Relaxed)
-    }
-
-    /// Pairs that were complete so far.
-    pub(crate) fn pairs(&self) -> u64 {
-        self.counters.pairs.load(Ordering::Relaxed)
-    }
-
-    /// Pairs that are being forwarded now.
-    pub(crate) fn open_pairs(&self) -> u64 {
-        self.counters.open_pairs.load(Ordering::Relaxed)
-    }
-
-    /// Drops the connection by a TCP reset.
-    pub(crate) fn cut(&self) {
-        self.wire.cut();
-    }
-
-    /// Stops reading what the client sends, or goes on.
-    pub(crate) fn stall_reads(&self, stalled: bool) {
-        self.wire.stall_reads(stalled);
-    }
-
-    /// Stops sending, or goes on. With reads stalled too it is a network that went away.
-    pub(crate) fn stall_writes(&self, stalled: bool) {
-        self.wire.stall_writes(stalled);
-    }
-
-    /// Sends these bytes in the SPDY stream, between two frames.
-    pub(crate) fn inject(&self, bytes: impl Into<Bytes>) {
-        // a tunnel that is gone, or that has a queue of orders, takes no more
-        let _ = self.orders.try_send(Order::Inject(bytes.into()));
-    }
-
-    /// Resets all streams and says GOAWAY, as a node does that shuts down.
-    pub(crate) fn go_away(&self) {
-        let _ = self.orders.try_send(Order::GoAway);
-    }
-
-    /// Ends the connection without a word of SPDY; a WebSocket gets its Close(1000).
-    pub(crate) fn close(&self) {
-        let _ = self.orders.try_send(Order::Close);
-    }
-}
-
-/// The driver's end of a [`Tunnel`].
-pub(crate) struct Orders {
-    receiver: mpsc::Receiver<Order>,
-    counters: Arc<Counters>,
-}
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(

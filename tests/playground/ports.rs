@@ -6,8 +6,6 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -19,6 +17,8 @@ use hyper::{Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+
+use super::faults::Handler;
 
 /// Sends back what it gets, and its end too (RFC 862).
 pub(crate) const ECHO: u16 = 7;
@@ -58,12 +58,8 @@ pub(crate) enum Service {
     /// A server of the test's own.
     Address(SocketAddr),
     /// One connection after another is given to it.
-    Handler(Handler),
+    Handler(Handler<TcpStream>),
 }
-
-/// See [`Service::handler`].
-pub(crate) type Handler =
-    Arc<dyn Fn(TcpStream) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> + Send + Sync>;
 
 impl Service {
     /// A service from an async closure.
@@ -72,7 +68,7 @@ impl Service {
         F: Fn(TcpStream) -> R + Send + Sync + 'static,
         R: Future<Output = io::Result<()>> + Send + 'static,
     {
-        Self::Handler(Arc::new(move |tcp| Box::pin(serve(tcp))))
+        Self::Handler(Handler::new(serve))
     }
 
     /// What listens on a port if the test said nothing about it.

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
+use rustls::{HandshakeKind, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -21,8 +21,8 @@ use super::access::Users;
 use super::api;
 use super::faults::{Answer, Behaviour, Request, Rule};
 use super::node::Node;
-use super::portforward::Tunnel;
 use super::sshd::Sshd;
+use super::tunnel::Tunnel;
 use super::wire::{Line, LineControl, Wire, WireControl, lock};
 use super::world::World;
 
@@ -53,6 +53,7 @@ pub(crate) struct Visitor {
     pub(crate) number: u64,
     pub(crate) alpn: Vec<String>,
     pub(crate) server_name: Option<String>,
+    pub(crate) resumed: bool,
     pub(crate) certificate: Option<CertificateDer<'static>>,
     pub(crate) wire: WireControl,
     pub(crate) line: LineControl,
@@ -106,6 +107,7 @@ impl Server {
             number,
             alpn,
             server_name,
+            resumed: tls.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed),
             certificate: certificate.map(|certificate| certificate.clone().into_owned()),
             wire,
             line: line.clone(),

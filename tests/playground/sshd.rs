@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpStream;
 
 /// Keys and configuration of the playground's SSH servers.
@@ -22,43 +23,49 @@ pub(crate) struct Sshd {
 impl Sshd {
     /// Prepares a folder for it; `None` if the machine has no OpenSSH server.
     pub(crate) fn prepare(folder: &Path) -> anyhow::Result<Option<Self>> {
-        let Some(binary) = find("sshd") else {
+        let (Some(binary), Some(keygen)) = (find("sshd"), find("ssh-keygen")) else {
             return Ok(None);
         };
-        let Some(keygen) = find("ssh-keygen") else {
-            return Ok(None);
+        let user = Command::new("id").arg("-un").output();
+        let user = user.context("running id")?.stdout;
+        let sshd = Self {
+            binary,
+            folder: folder.join("sshd"),
+            user: String::from_utf8_lossy(&user).trim().to_owned(),
         };
-        let folder = folder.join("sshd");
-        fs::create_dir(&folder)?;
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
-        for name in ["host_key", "client_key"] {
-            let made = Command::new(&keygen)
-                .args([
-                    "-q",
-                    "-t",
-                    "ed25519",
-                    "-N",
-                    "",
-                    "-C",
-                    "kpf playground",
-                    "-f",
-                ])
-                .arg(folder.join(name))
-                .stdin(Stdio::null())
-                .status()
-                .context("running ssh-keygen")?;
-            ensure!(made.success(), "ssh-keygen failed: {made}");
+        fs::create_dir(&sshd.folder)?;
+        fs::set_permissions(&sshd.folder, fs::Permissions::from_mode(0o700))?;
+        sshd.make_key(&keygen, "host_key")?;
+        sshd.make_key(&keygen, "client_key")?;
+        let file = |name: &str| sshd.folder.join(name);
+        let host = fs::read_to_string(file("host_key.pub"))?;
+        fs::write(file("known_hosts"), format!("* {host}"))?;
+        fs::copy(file("client_key.pub"), file("authorized_keys"))?;
+        fs::write(file("sshd_config"), sshd.config())?;
+        if rustix::process::geteuid().is_root() {
+            // Debian's sshd wants this empty folder; its service file makes it otherwise
+            fs::create_dir_all("/run/sshd").context("making sshd's /run/sshd")?;
         }
-        let key = fs::read_to_string(folder.join("host_key.pub"))?;
-        fs::write(folder.join("known_hosts"), format!("* {key}"))?;
-        fs::copy(
-            folder.join("client_key.pub"),
-            folder.join("authorized_keys"),
-        )?;
-        let at = folder.display();
-        let config = format!(
-            "HostKey {at}/host_key\n\
-             AuthorizedKeysFile {at}/authorized_keys\n\
+        Ok(Some(sshd))
+    }
+
+    fn make_key(&self, keygen: &Path, name: &str) -> anyhow::Result<()> {
+        let made = Command::new(keygen)
+            .args(["-q", "-t", "ed25519", "-N", "", "-C", "playground", "-f"])
+            .arg(self.folder.join(name))
+            .stdin(Stdio::null())
+            .status()
+            .context("running ssh-keygen")?;
+        ensure!(made.success(), "ssh-keygen failed: {made}");
+        Ok(())
+    }
+
+    fn config(&self) -> String {
+        let folder = self.folder.display();
+        let mark = self.mark();
+        format!(
+            "HostKey {folder}/host_key\n\
+             AuthorizedKeysFile {folder}/authorized_keys\n\
              PidFile none\n\
              StrictModes no\n\
              UsePAM no\n\
@@ -68,23 +75,9 @@ impl Sshd {
              PrintMotd no\n\
              UseDNS no\n\
              MaxSessions 100\n\
+             SetEnv {mark}\n\
              Subsystem sftp internal-sftp\n"
-        );
-        fs::write(folder.join("sshd_config"), config)?;
-        if rustix::process::geteuid().is_root() {
-            // Debian's sshd wants this empty folder; its service file makes it otherwise
-            fs::create_dir_all("/run/sshd").context("making sshd's /run/sshd")?;
-        }
-        let user = Command::new("id")
-            .arg("-un")
-            .output()
-            .context("running id")?;
-        let user = String::from_utf8_lossy(&user.stdout).trim().to_owned();
-        Ok(Some(Self {
-            binary,
-            folder,
-            user,
-        }))
+        )
     }
 
     /// The private key that opens it.
@@ -111,11 +104,33 @@ impl Sshd {
             .stdin(Stdio::from(OwnedFd::from(tcp.try_clone()?)))
             .stdout(Stdio::from(OwnedFd::from(tcp)))
             .stderr(log)
-            .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
         child.wait().await?;
         Ok(())
+    }
+
+    /// Ends what was started by SSH and is still there: commands are sessions of their own, and outlive their sshd as on
+    /// any machine. A variable in their environment tells whose they are.
+    pub(crate) fn end_commands(&self) {
+        let mark = self.mark();
+        for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let name = process.file_name();
+            let pid = name.to_str().and_then(|name| name.parse().ok());
+            let Some(pid) = pid.and_then(Pid::from_raw) else {
+                continue;
+            };
+            // other people's processes, and those that have just ended, can't be read
+            let environment = fs::read(process.path().join("environ")).unwrap_or_default();
+            let mut variables = environment.split(|byte| *byte == 0);
+            if variables.any(|variable| variable == mark.as_bytes()) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+    }
+
+    fn mark(&self) -> String {
+        format!("KPF_PLAYGROUND={}", self.folder.display())
     }
 }
 

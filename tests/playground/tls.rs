@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose,
@@ -100,4 +100,14 @@ impl Authority {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(config)
     }
+}
+
+/// So many random bytes, in hexadecimal.
+pub(crate) fn random_hex(bytes: usize) -> anyhow::Result<String> {
+    let mut random = vec![0; bytes];
+    let source = aws_lc_rs::default_provider().secure_random;
+    if source.fill(&mut random).is_err() {
+        bail!("the system has no random numbers");
+    }
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -1,6 +1,8 @@
 //! The byte pipe under a tunnel: the raw connection, or binary WebSocket messages as the API server cuts them.
 
 use std::io;
+use std::iter::Cycle;
+use std::slice::Iter;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{SplitSink, SplitStream};
@@ -13,9 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::faults::Io;
-
-type Socket = WebSocketStream<Box<dyn Io>>;
+use super::faults::{Io, Messages};
 
 /// Read at once from a raw connection.
 const CHUNK: usize = 64 * 1024;
@@ -27,16 +27,27 @@ const TWO_FRAMES: usize = 8220;
 /// Where a tunnel's bytes come from.
 pub(crate) enum Source {
     Raw(ReadHalf<Box<dyn Io>>, BytesMut),
-    WebSocket(SplitStream<Socket>),
+    WebSocket(SplitStream<WebSocketStream<Box<dyn Io>>>),
 }
 
 /// Where a tunnel's bytes go to.
 pub(crate) enum Sink {
     Raw(WriteHalf<Box<dyn Io>>),
     WebSocket {
-        socket: SplitSink<Socket, Message>,
-        message_size: usize,
+        socket: SplitSink<WebSocketStream<Box<dyn Io>>, Message>,
+        sizes: Cycle<Iter<'static, usize>>,
+        pings: bool,
     },
+}
+
+impl Messages {
+    /// The sizes of messages, one after another and again.
+    fn sizes(self) -> &'static [usize] {
+        match self {
+            Self::Usual => &[32 * 1024],
+            Self::Ragged => &[0, 1, 4, 4, 0, 8, 4096, 4097, 8220, 8221, 32 * 1024],
+        }
+    }
 }
 
 /// SPDY right on the connection.
@@ -46,17 +57,18 @@ pub(crate) fn raw(io: Box<dyn Io>) -> (Source, Sink) {
 }
 
 /// SPDY in WebSocket messages.
-pub(crate) async fn websocket(io: Box<dyn Io>, message_size: usize) -> (Source, Sink) {
+pub(crate) async fn websocket(io: Box<dyn Io>, messages: Messages) -> (Source, Sink) {
     let (socket, stream) = accept(io).await.split();
     let sink = Sink::WebSocket {
         socket,
-        message_size,
+        sizes: messages.sizes().iter().cycle(),
+        pings: messages == Messages::Ragged,
     };
     (Source::WebSocket(stream), sink)
 }
 
 /// The server's end of a WebSocket whose handshake is done.
-pub(crate) async fn accept(io: Box<dyn Io>) -> Socket {
+pub(crate) async fn accept(io: Box<dyn Io>) -> WebSocketStream<Box<dyn Io>> {
     let config = WebSocketConfig::default()
         .write_buffer_size(CHUNK)
         .max_write_buffer_size(4 * CHUNK);
@@ -98,9 +110,10 @@ impl Sink {
                 }
                 Self::WebSocket {
                     socket,
-                    message_size,
+                    sizes,
+                    pings,
                 } => {
-                    feed(socket, batch, *message_size)
+                    feed(socket, batch, sizes, *pings)
                         .await
                         .map_err(io::Error::other)?;
                     if batches.is_empty() {
@@ -125,12 +138,14 @@ impl Sink {
 
 /// Sends bytes as messages, fragmented as gorilla's server does it.
 async fn feed(
-    socket: &mut SplitSink<Socket, Message>,
+    socket: &mut SplitSink<WebSocketStream<Box<dyn Io>>, Message>,
     mut batch: Bytes,
-    message_size: usize,
+    sizes: &mut Cycle<Iter<'static, usize>>,
+    pings: bool,
 ) -> Result<(), Error> {
     while !batch.is_empty() {
-        let message = batch.split_to(batch.len().min(message_size));
+        let size = sizes.next().copied().unwrap_or(CHUNK);
+        let message = batch.split_to(batch.len().min(size));
         let (first, rest) = match message.len() {
             n if n <= ONE_FRAME => (message, None),
             n if n <= TWO_FRAMES => {
@@ -142,6 +157,9 @@ async fn feed(
         };
         let opening = Frame::message(first, OpCode::Data(Data::Binary), rest.is_none());
         socket.feed(Message::Frame(opening)).await?;
+        if pings {
+            socket.feed(Message::Ping("between".into())).await?;
+        }
         if let Some(rest) = rest {
             let closing = Frame::message(rest, OpCode::Data(Data::Continue), true);
             socket.feed(Message::Frame(closing)).await?;

@@ -15,13 +15,14 @@ use tokio::io::AsyncWriteExt as _;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::access::{Action, Caller};
-use super::api::{Body, Query, Refusal, empty, text};
+use super::answer::{Body, Query, Refusal, empty, text};
 use super::faults::{Answer, Io};
 use super::legacy::{self, Encoding};
 use super::node::Sandbox;
-use super::portforward::{self, Tunnel};
+use super::portforward;
 use super::server::{Server, Visitor};
 use super::transport;
+use super::tunnel::Tunnel;
 use super::wire::lock;
 use super::world::Resource;
 
@@ -263,9 +264,9 @@ impl Upgrade {
         let (tunnel, orders) = Tunnel::new(number, at, transport, wire);
         lock(&server.tunnels).insert(number, tunnel);
         self.switch(async move |io| {
-            let message_size = lock(&server.behaviour).message_size;
+            let messages = lock(&server.behaviour).messages;
             let (source, sink) = match transport {
-                "websocket" => transport::websocket(io, message_size).await,
+                "websocket" => transport::websocket(io, messages).await,
                 _ => transport::raw(io),
             };
             let behaviour = server.behaviour.clone();
@@ -291,7 +292,7 @@ impl Upgrade {
             };
             let mut io: Box<dyn Io> = Box::new(TokioIo::new(upgraded));
             let _ = match self.fault {
-                Some(Answer::Script(script)) => script(io).await,
+                Some(Answer::Script(script)) => script.serve(io).await,
                 Some(Answer::Early(bytes)) => {
                     let written = io.write_all(&bytes).await;
                     self.visitor.line.release();

@@ -24,15 +24,17 @@ use tokio::time::timeout;
 
 use super::{Credential, Error, bearer};
 use crate::cluster::http::Connector;
-use crate::cluster::{Environment, http, proxy, tls};
+use crate::cluster::{Environment, http};
 use crate::untrusted::printable;
 
 /// One user at one provider.
 pub(super) struct Oidc {
-    issuer: String,
+    issuer: Uri,
     client_id: String,
     client_secret: String,
-    client: legacy::Client<Connector, Full<Bytes>>,
+    /// The provider's CA, under the names that a cluster's has.
+    authority: Cluster,
+    environment: Environment,
     identity: Option<Arc<CertifiedKey>>,
     tokens: Mutex<Tokens>,
 }
@@ -47,14 +49,13 @@ impl Oidc {
         provider: &AuthProviderConfig,
         environment: &Environment,
         identity: Option<Arc<CertifiedKey>>,
-    ) -> Result<Self, crate::cluster::Error> {
+    ) -> Result<Self, Error> {
         if provider.name != "oidc" {
             let name = printable(&provider.name, 50);
             let hint = "kubectl has dropped it too: use your provider's exec plugin";
             return Err(Error::Invalid(format!(
                 r#"no Auth Provider found for name "{name}" ({hint})"#
-            ))
-            .into());
+            )));
         }
         let set = |key: &str| {
             provider
@@ -66,28 +67,17 @@ impl Oidc {
         let required = |key: &str| {
             set(key).ok_or_else(|| Error::Oidc(format!("the auth-provider's config has no {key}")))
         };
-        let issuer = required("idp-issuer-url")?;
-        let uri: Uri = issuer
-            .parse()
-            .map_err(|_| Error::Oidc("idp-issuer-url is no URL".to_owned()))?;
-        // The same two keys as a cluster's, under other names.
-        let authority = Cluster {
-            certificate_authority: set("idp-certificate-authority"),
-            certificate_authority_data: set("idp-certificate-authority-data"),
-            ..Cluster::default()
-        };
-        let proxy = match proxy::choose(&uri, None, environment)? {
-            Some(proxy) if proxy.scheme == proxy::Scheme::Https => {
-                Some((proxy, Some(tls::proxy_config(&authority)?)))
-            }
-            proxy => proxy.map(|proxy| (proxy, None)),
-        };
-        let connector = Connector::new(tls::client_config(&authority)?, None, proxy);
+        let issuer = required("idp-issuer-url")?.parse();
         Ok(Self {
-            issuer: issuer.trim_end_matches('/').to_owned(),
+            issuer: issuer.map_err(|_| Error::Oidc("idp-issuer-url is no URL".to_owned()))?,
+            authority: Cluster {
+                certificate_authority: set("idp-certificate-authority"),
+                certificate_authority_data: set("idp-certificate-authority-data"),
+                ..Cluster::default()
+            },
+            environment: environment.clone(),
             client_id: required("client-id")?,
             client_secret: set("client-secret").unwrap_or_default(),
-            client: http::client(connector),
             identity,
             tokens: Mutex::new(Tokens {
                 id: set("id-token"),
@@ -126,11 +116,14 @@ impl Oidc {
                     .to_owned(),
             ));
         };
-        let endpoint = self.token_endpoint().await?;
+        // Made when it is needed: the system's roots take time to load, and most runs renew nothing.
+        let connector = Connector::new(&self.issuer, &self.authority, &self.environment);
+        let client = http::client(connector.map_err(|error| Error::Oidc(error.to_string()))?);
+        let endpoint = self.token_endpoint(&client).await?;
         // golang.org/x/oauth2 tries in this order, since providers disagree
-        let mut answer = self.ask(&endpoint, &refresh, true).await?;
+        let mut answer = self.ask(&client, &endpoint, &refresh, true).await?;
         if answer.0.is_client_error() {
-            answer = self.ask(&endpoint, &refresh, false).await?;
+            answer = self.ask(&client, &endpoint, &refresh, false).await?;
         }
         let (status, body) = answer;
         let answer: TokenResponse = serde_json::from_slice(&body).unwrap_or_default();
@@ -165,10 +158,14 @@ impl Oidc {
         Ok(id)
     }
 
-    async fn token_endpoint(&self) -> Result<Uri, Error> {
-        let request = Request::get(format!("{}/.well-known/openid-configuration", self.issuer))
-            .body(Full::default());
-        let (status, body) = self.send(request).await?;
+    async fn token_endpoint(
+        &self,
+        client: &legacy::Client<Connector, Full<Bytes>>,
+    ) -> Result<Uri, Error> {
+        let issuer = self.issuer.to_string();
+        let issuer = issuer.trim_end_matches('/');
+        let request = Request::get(format!("{issuer}/.well-known/openid-configuration"));
+        let (status, body) = self.send(client, request.body(Full::default())).await?;
         let metadata: Option<Metadata> = serde_json::from_slice(&body)
             .ok()
             .filter(|_| status.is_success());
@@ -183,6 +180,7 @@ impl Oidc {
 
     async fn ask(
         &self,
+        client: &legacy::Client<Connector, Full<Bytes>>,
         endpoint: &Uri,
         refresh: &str,
         by_header: bool,
@@ -207,24 +205,24 @@ impl Oidc {
                 form.push_str(&format!("&client_secret={secret}"));
             }
         }
-        self.send(builder.body(Full::from(form))).await
+        self.send(client, builder.body(Full::from(form))).await
     }
 
     async fn send(
         &self,
+        client: &legacy::Client<Connector, Full<Bytes>>,
         request: Result<Request<Full<Bytes>>, ::http::Error>,
     ) -> Result<(StatusCode, Bytes), Error> {
         const BODY_MAX: usize = 1 << 20; // as client-go reads of a provider
         let failed = |error: &(dyn std::error::Error + 'static)| {
             Error::Oidc(format!(
                 "provider {}: {}",
-                printable(&self.issuer, 200),
+                printable(&self.issuer.to_string(), 200),
                 http::unreachable(error)
             ))
         };
         let request = request.map_err(|error| Error::Oidc(error.to_string()))?;
-        let response = self
-            .client
+        let response = client
             .request(request)
             .await
             .map_err(|error| failed(&error))?;

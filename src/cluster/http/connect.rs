@@ -14,9 +14,10 @@ use hyper_util::client::legacy::connect::{
     Connected, Connection as HyperConnection, HttpConnector,
 };
 use hyper_util::rt::TokioIo;
+use kube::config::Cluster;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -25,7 +26,7 @@ use tower::{Service, ServiceExt as _};
 
 use super::tunnel;
 use crate::cluster::proxy::{self, Proxy, Scheme};
-use crate::cluster::tls;
+use crate::cluster::{Environment, Error, tls};
 use crate::untrusted::printable;
 
 /// Why there is no connection to the API server. Shown in kubectl's words.
@@ -92,6 +93,7 @@ pub enum Unreachable {
 /// Opens connections for the HTTP client. Clones share everything.
 #[derive(Clone)]
 pub(in crate::cluster) struct Connector {
+    /// To the server, as nobody until an identity is put into it.
     pub(super) tls: Arc<ClientConfig>,
     server_name: Option<ServerName<'static>>,
     proxy: Option<Arc<Proxy>>,
@@ -101,25 +103,32 @@ pub(in crate::cluster) struct Connector {
 }
 
 impl Connector {
+    /// Connections to `server` as `cluster` describes it: its CA, its server name, its proxy or the environment's.
     pub(in crate::cluster) fn new(
-        tls: ClientConfig,
-        server_name: Option<ServerName<'static>>,
-        proxy: Option<(Proxy, Option<ClientConfig>)>,
-    ) -> Self {
+        server: &Uri,
+        cluster: &Cluster,
+        environment: &Environment,
+    ) -> Result<Self, Error> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(KEEPALIVE));
         tcp.set_keepalive_interval(Some(KEEPALIVE));
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT)); // shared out over the addresses of a name
-        let (proxy, proxy_tls) = proxy.unzip();
-        Self {
-            tls: Arc::new(tls),
-            server_name,
+        let proxy = proxy::choose(server, cluster.proxy_url.as_deref(), environment)?;
+        let proxy_tls = match &proxy {
+            Some(proxy) if proxy.scheme == Scheme::Https => {
+                Some(Arc::new(tls::proxy_config(cluster)?))
+            }
+            _ => None,
+        };
+        Ok(Self {
+            tls: Arc::new(tls::client_config(server, cluster)?),
+            server_name: tls::server_name(cluster)?,
             proxy: proxy.map(Arc::new),
-            proxy_tls: proxy_tls.flatten().map(Arc::new),
+            proxy_tls,
             tcp,
-        }
+        })
     }
 
     async fn connect(self, server: Uri) -> Result<Connection, Unreachable> {
@@ -147,7 +156,10 @@ impl Connector {
         let connector = TlsConnector::from(self.tls);
         let io = match wire {
             Wire::Tcp(tcp) => Io::Tls(Box::new(
-                connector.connect(name, tcp).await.map_err(failed)?,
+                connector
+                    .connect(name, buffered(tcp))
+                    .await
+                    .map_err(failed)?,
             )),
             Wire::Tls(tls) => Io::Nested(Box::new(
                 connector.connect(name, *tls).await.map_err(failed)?,
@@ -220,7 +232,9 @@ impl Connector {
             Some(config) => {
                 let name = ServerName::try_from(proxy.host.clone())
                     .map_err(|error| failed(None, error.to_string()))?;
-                let connecting = TlsConnector::from(config.clone()).connect(name, tcp).await;
+                let connecting = TlsConnector::from(config.clone())
+                    .connect(name, buffered(tcp))
+                    .await;
                 Wire::Tls(Box::new(
                     connecting.map_err(|error| failed(None, tls::explain(&error)))?,
                 ))
@@ -282,10 +296,15 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// For everything up to the end of the TLS handshake, as in client-go.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// rustls reads 4 KiB at a time, four system calls for a full record; below it, four records are read at once.
+fn buffered(tcp: TcpStream) -> BufReader<TcpStream> {
+    BufReader::with_capacity(64 * 1024, tcp)
+}
+
 /// What leads to the server before the server's own TLS.
 enum Wire {
     Tcp(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<BufReader<TcpStream>>>),
 }
 
 /// A connection to the API server as a pair of byte streams, whatever leads there.
@@ -297,9 +316,9 @@ pub struct Connection {
 
 enum Io {
     Tcp(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<BufReader<TcpStream>>>),
     /// TLS to the server inside TLS to an https proxy.
-    Nested(Box<TlsStream<TlsStream<TcpStream>>>),
+    Nested(Box<TlsStream<TlsStream<BufReader<TcpStream>>>>),
 }
 
 macro_rules! each_io {
@@ -384,7 +403,6 @@ impl fmt::Debug for Connection {
 
 #[cfg(test)]
 mod tests {
-    use kube::config::Cluster;
     use socket2::SockRef;
     use tokio::net::TcpListener;
 
@@ -394,14 +412,12 @@ mod tests {
     #[tokio::test]
     async fn nagle_is_off_and_keepalive_on() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let server = format!("http://{}", listener.local_addr().unwrap());
+        let server: Uri = format!("http://{}", listener.local_addr().unwrap())
+            .parse()
+            .unwrap();
         let connector =
-            Connector::new(tls::client_config(&Cluster::default()).unwrap(), None, None);
-        let connection = connector
-            .oneshot(server.parse().unwrap())
-            .await
-            .unwrap()
-            .into_inner();
+            Connector::new(&server, &Cluster::default(), &Environment::default()).unwrap();
+        let connection = connector.oneshot(server).await.unwrap().into_inner();
         assert!(connection.is_write_vectored());
         let Io::Tcp(tcp) = &connection.io else {
             panic!("{connection:?}")

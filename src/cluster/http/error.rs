@@ -28,15 +28,15 @@ pub enum RequestError {
     /// `--request-timeout` has passed.
     #[error("Unable to connect to the server: no answer within the request timeout of {} s", .0.as_secs_f32())]
     Timeout(Duration),
-    /// The answer makes no sense.
-    #[error("the server's answer cannot be understood: {0}")]
+    /// The request cannot be sent, or the answer makes no sense.
+    #[error("{0}")]
     Invalid(String),
 }
 
 impl RequestError {
-    /// Whether the server doesn't know who we are.
+    /// Whether the server doesn't know who we are, or we have nothing to tell it.
     pub fn is_unauthorized(&self) -> bool {
-        matches!(self, Self::Status { code: 401, .. })
+        matches!(self, Self::Status { code: 401, .. } | Self::Credentials(_))
     }
 
     /// Whether the server knows us and says no.
@@ -70,7 +70,12 @@ impl From<kube::Error> for RequestError {
             kube::Error::ReadEvents(error) => Self::Unreachable(Unreachable::Lost {
                 reason: printable(&error.to_string(), REASON_MAX),
             }),
-            other => Self::Invalid(printable(&other.to_string(), MESSAGE_MAX)),
+            other => {
+                let reason = printable(&other.to_string(), MESSAGE_MAX);
+                Self::Invalid(format!(
+                    "the server's answer cannot be understood: {reason}"
+                ))
+            }
         }
     }
 }

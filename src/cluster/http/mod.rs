@@ -1,4 +1,4 @@
-//! The one HTTP client of a cluster: every request and every upgrade goes through [`Transport`].
+//! The one HTTP client of a cluster: every request and every upgrade goes through `Transport`.
 //!
 //! `kube`'s own stack isn't used because it retries, lacks TCP_NODELAY, and runs credential plugins in the
 //! way; `kube::Client` is put on top of this one for lookups. HTTP/1.1 only (an upgrade needs it), no retries, and
@@ -22,7 +22,6 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::Body;
 use kube::config::AuthInfo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use rustls::ClientConfig;
 use rustls::sign::CertifiedKey;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
@@ -32,7 +31,6 @@ pub use self::error::RequestError;
 pub use self::upgrade::{Protocol, UpgradeError, UpgradeRequest, Upgraded};
 
 use super::credentials::{Credential, Credentials};
-use super::proxy::Proxy;
 use super::{Error, tls};
 
 mod connect;
@@ -52,8 +50,6 @@ struct Shared {
     headers: HeaderMap,
     credentials: Credentials,
     request_timeout: Option<Duration>,
-    /// TLS without an identity; each identity gets a copy.
-    tls: ClientConfig,
     connector: Connector,
     pool: RwLock<Pool>,
 }
@@ -65,36 +61,20 @@ struct Pool {
     client: legacy::Client<Connector, Body>,
 }
 
-/// What [`Transport::new`] needs.
-pub(super) struct Settings {
-    pub(super) server: Uri,
-    pub(super) headers: HeaderMap,
-    pub(super) credentials: Credentials,
-    pub(super) request_timeout: Option<Duration>,
-    pub(super) tls: ClientConfig,
-    pub(super) server_name: Option<rustls::pki_types::ServerName<'static>>,
-    pub(super) proxy: Option<(Proxy, Option<ClientConfig>)>,
-}
-
 impl Transport {
-    pub(super) fn new(settings: Settings) -> Self {
-        let Settings {
-            server,
-            headers,
-            credentials,
-            request_timeout,
-            tls,
-            server_name,
-            proxy,
-        } = settings;
-        let connector = Connector::new(tls.clone(), server_name, proxy);
-        let pool = RwLock::new(Pool::new(&connector, &tls, None));
+    pub(super) fn new(
+        server: Uri,
+        headers: HeaderMap,
+        credentials: Credentials,
+        request_timeout: Option<Duration>,
+        connector: Connector,
+    ) -> Self {
+        let pool = RwLock::new(Pool::new(&connector, None));
         Self(Arc::new(Shared {
             server,
             headers,
             credentials,
             request_timeout,
-            tls,
             connector,
             pool,
         }))
@@ -132,7 +112,9 @@ impl Transport {
         mut request: Request<Body>,
         credential: &Credential,
     ) -> Result<Response<Incoming>, RequestError> {
-        *request.uri_mut() = join(&self.0.server, request.uri().path_and_query());
+        *request.uri_mut() = join(&self.0.server, request.uri().path_and_query())?;
+        let method = request.method().clone();
+        let path = request.uri().path().to_owned(); // a query may hold a command with a secret in it
         request.headers_mut().extend(self.0.headers.clone());
         if let Some(authorization) = &credential.authorization {
             request
@@ -144,6 +126,7 @@ impl Transport {
             .request(request)
             .await
             .map_err(|error| RequestError::Unreachable(unreachable(&error)))?;
+        tracing::debug!(%method, path, status = response.status().as_u16(), "answered");
         if response.status() == StatusCode::UNAUTHORIZED {
             self.0.credentials.rejected(credential);
         }
@@ -164,24 +147,19 @@ impl Transport {
         }
         let mut pool = self.0.pool.write().unwrap_or_else(PoisonError::into_inner);
         if !same(&pool) {
-            *pool = Pool::new(&self.0.connector, &self.0.tls, identity);
+            *pool = Pool::new(&self.0.connector, identity);
         }
         pool.client.clone()
     }
 }
 
 impl Pool {
-    fn new(
-        connector: &Connector,
-        tls: &ClientConfig,
-        identity: Option<&Arc<CertifiedKey>>,
-    ) -> Self {
+    fn new(connector: &Connector, identity: Option<&Arc<CertifiedKey>>) -> Self {
         let mut connector = connector.clone();
-        connector.tls = Arc::new(tls::as_identity(tls, identity));
-        let client = client(connector);
+        connector.tls = Arc::new(tls::as_identity(&connector.tls, identity));
         Self {
             identity: identity.cloned(),
-            client,
+            client: client(connector),
         }
     }
 }
@@ -197,13 +175,14 @@ where
 }
 
 /// `path` below the path of `server`, which a Rancher or a proxied cluster has.
-fn join(server: &Uri, path: Option<&PathAndQuery>) -> Uri {
+fn join(server: &Uri, path: Option<&PathAndQuery>) -> Result<Uri, RequestError> {
     let prefix = server.path().trim_end_matches('/');
     let path = path.map_or("/", PathAndQuery::as_str);
     let mut parts = server.clone().into_parts();
     let joined = PathAndQuery::try_from(format!("{prefix}{path}"));
-    parts.path_and_query = Some(joined.expect("two valid paths make a valid path"));
-    Uri::from_parts(parts).expect("a server's URL with another path is a URL")
+    // Two valid paths make a valid one, unless it is longer than 64 KiB.
+    parts.path_and_query = Some(joined.map_err(|error| RequestError::Invalid(error.to_string()))?);
+    Uri::from_parts(parts).map_err(|error| RequestError::Invalid(error.to_string()))
 }
 
 /// The headers of every request: our name, and whom we act for.
@@ -333,8 +312,18 @@ mod tests {
             ),
             ("http://h:8080/p/", "http://h:8080/p/api/v1/pods?limit=1"),
         ] {
-            assert_eq!(join(&server.parse().unwrap(), Some(&path)), expected);
+            assert_eq!(
+                join(&server.parse().unwrap(), Some(&path)).unwrap(),
+                expected
+            );
         }
+    }
+
+    #[test]
+    fn a_url_that_is_too_long_is_an_error() {
+        let path = format!("/{}", "x".repeat(65_500)).parse().unwrap();
+        let server = format!("https://h/{}", "y".repeat(100)).parse().unwrap();
+        assert!(join(&server, Some(&path)).is_err());
     }
 
     #[test]

@@ -100,7 +100,7 @@ impl UpgradeError {
         matches!(self, Self::Status { .. } | Self::Handshake(_))
     }
 
-    /// Whether the server doesn't know who we are.
+    /// Whether the server doesn't know who we are, or we have nothing to tell it.
     pub fn is_unauthorized(&self) -> bool {
         matches!(self, Self::Status { code: 401, .. } | Self::Credentials(_))
     }

@@ -59,12 +59,12 @@ fn full_buffer_pauses_the_connection_and_loses_nothing() {
 #[test]
 fn pause_ends_when_the_buffer_is_half_empty() {
     let config = Config {
-        receive_buffer: 8 * 4096,
+        receive_buffer: 8 * 8192,
         ..Config::default()
     };
     let mut pair = Pair::with(config, Config::default());
     let id = pair.accepted();
-    let frame = Output::data(id, false, vec![1; 4096].into());
+    let frame = Output::data(id, false, vec![1; 8192].into());
     let mut input = wire(&vec![frame; 9]);
     pair.client.handle_input(&mut input, pair.now).unwrap();
     let pauses: Vec<_> = (0..8)
@@ -79,7 +79,7 @@ fn pause_ends_when_the_buffer_is_half_empty() {
     );
     assert_eq!(
         input.len(),
-        4096,
+        8192,
         "the ninth frame's payload still lies there"
     );
 }
@@ -115,6 +115,36 @@ fn flood_on_an_unread_stream_is_bounded() {
     }
     assert_eq!(pair.client.unread(id), 1000);
     assert_eq!(flood.len(), (8 << 20) - 1000);
+}
+
+#[test]
+fn flood_on_a_released_stream_is_dropped() {
+    let mut pair = Pair::with(small_buffers(), Config::default());
+    let id = pair.accepted();
+    write(&mut pair.client, id, b"on its way");
+    pair.client.finish(id);
+    pair.client.release(id);
+    let flood = Output::data(id, false, vec![b'x'; 1 << 20].into());
+    pair.say(&[flood]).unwrap();
+    assert!(!pair.client.paused());
+    assert_eq!(pair.client.unread(id), 0);
+    assert_eq!(frames(&mut pair.client).len(), 3, "DATA, FIN, RST");
+}
+
+#[test]
+fn small_and_large_chunks_keep_their_order() {
+    let mut pair = Pair::new();
+    let id = pair.accepted();
+    let mut sent = Vec::new();
+    for (round, length) in [1, 3000, 5, 2047, 2048, 2049, 7, 7, 30_000]
+        .into_iter()
+        .enumerate()
+    {
+        let body = vec![round as u8; length];
+        sent.extend_from_slice(&body);
+        pair.say(&[Output::data(id, false, body.into())]).unwrap();
+    }
+    assert_eq!(read_all(&mut pair.client, id).0, sent);
 }
 
 #[test]

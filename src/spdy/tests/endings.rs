@@ -98,9 +98,11 @@ fn go_away_in_a_burst_ends_everything_where_it_stands() {
     pair.client.finish(done);
     frames(&mut pair.client);
     write(&mut pair.client, open, b"never sent");
+    let unsent = pair.open(&[]);
     let burst = [
         data(done, b"whole", true),
         data(open, b"before", false),
+        Output::ping(2),
         Output::go_away(0, 0),
         data(open, b"after", true),
         Output::ping(2),
@@ -114,10 +116,10 @@ fn go_away_in_a_burst_ends_everything_where_it_stands() {
     assert_eq!(read_all(&mut pair.client, open), (b"before".to_vec(), lost));
     let refused = pair.client.open(&[], false, pair.now);
     assert_eq!(refused, Err(OpenError::Lost(Lost::GoAway)));
-    assert_eq!(frames(&mut pair.client), []);
     assert!(!pair.client.has_output());
+    assert_eq!(frames(&mut pair.client), []);
     assert_eq!(pair.client.poll_timeout(), None);
-    for id in [done, open] {
+    for id in [done, open, unsent] {
         pair.client.release(id);
     }
     assert_eq!(pair.client.open_streams(), 0);

@@ -55,7 +55,7 @@ fn answers_that_nobody_asked_for_are_ignored() {
 #[test]
 fn pings_go_out_once_a_period_with_odd_ids() {
     let mut pair = pinging();
-    for id in [1, 3, 5, 7] {
+    for id in (1..100).step_by(2) {
         pair.pass(PERIOD - TICK);
         assert_eq!(frames(&mut pair.client), []);
         pair.pass(TICK);
@@ -200,6 +200,19 @@ fn peer_that_takes_no_bytes_owes_no_answer() {
     let sent = wait_in_silence(&mut pair, SILENCE * 10);
     assert_eq!(sent, [], "no PING into a full pipe");
     assert_eq!(pair.client.lost(), None);
+    pair.client.set_blocked(false, pair.now);
+    wait_in_silence(&mut pair, SILENCE - TICK);
+    assert_eq!(pair.client.lost(), None);
+    wait_in_silence(&mut pair, TICK);
+    assert_eq!(pair.client.lost(), Some(&Lost::Silent));
+}
+
+#[test]
+fn silence_starts_anew_when_the_peer_takes_bytes_again() {
+    let mut pair = pinging();
+    wait_in_silence(&mut pair, PERIOD);
+    pair.client.set_blocked(true, pair.now);
+    pair.now += PERIOD - TICK; // no deadline falls in between
     pair.client.set_blocked(false, pair.now);
     wait_in_silence(&mut pair, SILENCE - TICK);
     assert_eq!(pair.client.lost(), None);

@@ -77,6 +77,14 @@ fn replied_streams_have_no_deadline() {
 }
 
 #[test]
+fn released_streams_have_no_deadline() {
+    let mut pair = Pair::new();
+    let id = pair.open(&[]);
+    pair.client.release(id);
+    assert_eq!(pair.client.poll_timeout(), None);
+}
+
+#[test]
 fn replies_come_in_any_order() {
     let mut pair = Pair::new();
     let (first, second) = (pair.open(&[]), pair.open(&[]));
@@ -289,8 +297,10 @@ fn fin_with_the_syn_stream_is_not_repeated() {
 fn reset_takes_the_place_of_queued_bytes_and_nothing_follows_it() {
     let mut pair = Pair::new();
     let id = pair.accepted();
-    write(&mut pair.client, id, b"never sent");
+    let before = weight(&pair.client);
+    write(&mut pair.client, id, &[0; MAX_DATA]);
     pair.client.reset(id, Status::CANCEL);
+    assert!(weight(&pair.client) < before + 1000, "it is kept no longer");
     pair.client.finish(id);
     pair.client.reset(id, Status::CANCEL);
     let reset = Output::rst_stream(id, Status::CANCEL);
