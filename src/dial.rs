@@ -169,14 +169,16 @@ fn both(websocket: &UpgradeError, spdy: &UpgradeError) -> String {
 /// What an answer leaves out: where it was looked for, or what to do about a refusal that RBAC gave.
 fn hint<const N: usize>(pod: &PodRef, errors: [&UpgradeError; N]) -> String {
     // An old server says 403 with an empty body to a WebSocket that it doesn't know: only a Status is RBAC's.
+    // And who may not impersonate anybody hasn't got as far as to the pod.
     let by_role = |error: &&UpgradeError| {
         matches!(
             error,
             UpgradeError::Status {
                 code: 403,
                 status_document: true,
+                message,
                 ..
-            }
+            } if !message.contains("cannot impersonate")
         )
     };
     let namespace = &pod.namespace;

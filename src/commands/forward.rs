@@ -153,6 +153,9 @@ fn bind(
             ));
             Ok(())
         }
+        Err(error) if error.is_absent() => Err(anyhow!(
+            "{error}; choose an address of this machine, such as localhost, with --address"
+        )),
         Err(error) => Err(anyhow!(
             "{error}; choose another local port, `:{}` for any free one, or go on without it by --allow-partial",
             spec.remote

@@ -54,9 +54,21 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Completions { shell } => (completions(shell, &ui), |_| exit::OTHER),
     };
     outcome.unwrap_or_else(|error| {
-        ui.error(&error);
+        ui.error(with_causes(&error));
         ExitCode::from(code(&error))
     })
+}
+
+/// The error and its causes, without those that it has in its own words already.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 fn completions(shell: clap_complete::Shell, ui: &Ui) -> anyhow::Result<ExitCode> {

@@ -32,6 +32,11 @@ async fn fail(command: Command, code: i32, what: &str) -> String {
     let lines = stderr.lines().count();
     assert!(lines == 1 && stderr.ends_with('\n'), "{what}: {stderr}");
     assert!(stderr.len() < 1500, "{what}: {} bytes", stderr.len());
+    let text = stderr.trim_end().trim_start_matches("error: ");
+    let parts: Vec<_> = text.split(": ").collect();
+    for pair in parts.windows(2) {
+        assert_ne!(pair[0], pair[1], "said twice: {what}: {stderr}");
+    }
     for never in [
         "panicked",
         "RUST_BACKTRACE",
@@ -39,6 +44,7 @@ async fn fail(command: Command, code: i32, what: &str) -> String {
         "Os {",
         "kube::",
         "hyper",
+        "DnsName(",
     ] {
         assert!(!stderr.contains(never), "{what}: {stderr}");
     }
@@ -176,7 +182,7 @@ async fn a_kubeconfig_that_may_not_be_read() {
     use std::os::unix::fs::PermissionsExt as _;
     let env = TestEnv::new();
     let secret = file(&env, "secret", "apiVersion: v1\n");
-    fs::set_permissions(&secret, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o000)).unwrap();
     if fs::read(&secret).is_ok() {
         // root may read everything, and has then said what it is
         fs::write(&secret, "clusters: 5\n").unwrap();
@@ -276,6 +282,13 @@ async fn users() {
     }
     let flags = ["--context", "playground-viewer", "--as", "admin"];
     both(&env, "web", "80", &flags, FORBIDDEN, &["impersonate"]).await;
+    let said = run(env.kpf(["connect", "web", "80"].iter().chain(&flags)))
+        .await
+        .stderr;
+    assert!(
+        !said.contains("`create`"),
+        "a hint that doesn't help: {said}"
+    );
 
     for (plugin, parts) in [
         (
@@ -383,14 +396,16 @@ async fn ports() {
         let said = fail(env.kpf(["forward", "pod/web", spec]), 1, spec).await;
         assert!(said.contains(part), "{spec}: {said}");
     }
-    // the port of no interface, and one that only root may have is not tested: the tests may be root
     let said = fail(
         env.kpf(["forward", "web", ":80", "--address", "192.0.2.1"]),
         1,
         "address",
     )
     .await;
-    assert!(said.contains("192.0.2.1"), "{said}");
+    assert!(
+        said.contains("192.0.2.1") && said.contains("with --address"),
+        "{said}"
+    );
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let said = fail(
