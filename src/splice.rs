@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::io::poll_read_buf;
@@ -21,7 +21,7 @@ const SLICES: usize = 32;
 
 /// The far side: a byte stream whose received bytes come in the pieces they arrived in, so that they can be written
 /// without having been joined.
-pub trait Far: AsyncWrite + Unpin {
+pub trait Far: Unpin {
     /// What has been received and not consumed; empty at a clean end. Cancel-safe.
     ///
     /// # Errors
@@ -30,6 +30,15 @@ pub trait Far: AsyncWrite + Unpin {
 
     /// Drops the first `length` bytes of what `poll_chunks` gave.
     fn consume(&mut self, length: usize);
+
+    /// Takes bytes from the front of `data`, at least one. Cancel-safe.
+    ///
+    /// # Errors
+    /// The stream takes no more.
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<io::Result<()>>;
+
+    /// Tells the other end that nothing more comes. What this can fail of, `poll_chunks` tells.
+    fn finish(&mut self);
 }
 
 /// How ends are passed on.
@@ -102,6 +111,7 @@ where
         outbound: Outbound::Copying,
         inbound: Inbound::Copying,
         buffer: BytesMut::new(),
+        outgoing: Bytes::new(),
         timer: Box::pin(sleep_until(Instant::now())),
         heard: Instant::now(),
         sent: 0,
@@ -144,8 +154,10 @@ struct Splice<R, W, F> {
     ends: Ends,
     outbound: Outbound,
     inbound: Inbound,
-    /// From near to far. Without a block of its own while there is nothing to read: idle connections cost nothing.
+    /// Read from the near side into. Without a block while there is nothing to read: idle connections cost nothing.
     buffer: BytesMut,
+    /// Read, and not yet taken by the far side.
+    outgoing: Bytes,
     timer: Pin<Box<Sleep>>,
     /// When the far side last sent something.
     heard: Instant,
@@ -178,8 +190,7 @@ where
             match self.outbound {
                 Outbound::Copying => self.outbound = Outbound::Lingering,
                 Outbound::Held => {
-                    // What this can fail of, the next read tells.
-                    let _ = ready!(Pin::new(&mut self.far).poll_shutdown(cx));
+                    self.far.finish();
                     self.outbound = Outbound::Done;
                 }
                 Outbound::Lingering | Outbound::Done => self.outbound = Outbound::Done,
@@ -257,15 +268,12 @@ where
 
     fn poll_outbound(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         while matches!(self.outbound, Outbound::Copying | Outbound::Lingering) {
-            if self.buffer.is_empty() {
+            if self.outgoing.is_empty() {
                 self.buffer.reserve(READ);
-                let read = poll_read_buf(Pin::new(&mut self.near_read), cx, &mut self.buffer);
-                if self.buffer.is_empty() {
-                    self.buffer = BytesMut::new();
-                }
+                let mut space = (&mut self.buffer).limit(READ);
+                let read = poll_read_buf(Pin::new(&mut self.near_read), cx, &mut space);
                 let Poll::Ready(read) = read else {
-                    // What this can fail of, the next read tells.
-                    let _ = ready!(Pin::new(&mut self.far).poll_flush(cx));
+                    self.buffer = BytesMut::new();
                     return Poll::Pending;
                 };
                 if read.map_err(Broken::Near)? == 0 {
@@ -275,16 +283,15 @@ where
                     };
                     break;
                 }
+                self.outgoing = self.buffer.split().freeze();
             }
             if self.outbound == Outbound::Lingering {
-                self.buffer.clear();
+                self.outgoing.clear();
                 continue;
             }
-            match ready!(Pin::new(&mut self.far).poll_write(cx, &self.buffer)) {
-                Ok(length) => {
-                    self.buffer.advance(length);
-                    self.sent += length as u64;
-                }
+            let before = self.outgoing.len();
+            match ready!(self.far.poll_send(cx, &mut self.outgoing)) {
+                Ok(()) => self.sent += (before - self.outgoing.len()) as u64,
                 // Nobody takes this any more. Whether that is a failure, the reading half knows.
                 Err(_) => self.outbound = Outbound::Lingering,
             }
@@ -295,6 +302,7 @@ where
 
 #[cfg(test)]
 mod tests {
+    use bytes::Buf;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split};
     use tokio::task::JoinHandle;
 
@@ -342,21 +350,16 @@ mod tests {
                 }
             }
         }
-    }
 
-    impl AsyncWrite for Pipe {
-        fn poll_write(
-            mut self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-            buf: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            Pin::new(&mut self.io).poll_write(cx, buf)
+        fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<io::Result<()>> {
+            let length = ready!(Pin::new(&mut self.io).poll_write(cx, data))?;
+            data.advance(length);
+            Poll::Ready(Ok(()))
         }
-        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.io).poll_flush(cx)
-        }
-        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.io).poll_shutdown(cx)
+
+        fn finish(&mut self) {
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            assert!(Pin::new(&mut self.io).poll_shutdown(&mut cx).is_ready());
         }
     }
 
@@ -514,21 +517,10 @@ mod tests {
                     self.0.pop_front();
                 }
             }
-        }
-        impl AsyncWrite for Failing {
-            fn poll_write(
-                self: Pin<&mut Self>,
-                _: &mut Context<'_>,
-                _: &[u8],
-            ) -> Poll<io::Result<usize>> {
+            fn poll_send(&mut self, _: &mut Context<'_>, _: &mut Bytes) -> Poll<io::Result<()>> {
                 Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
             }
-            fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Poll::Ready(Ok(()))
-            }
-            fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Poll::Ready(Ok(()))
-            }
+            fn finish(&mut self) {}
         }
         let (mut user, near) = duplex(PIPE);
         let (read, write) = split(near);

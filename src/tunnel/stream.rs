@@ -196,6 +196,28 @@ impl Far for Stream {
             self.chunks.pop_front();
         }
     }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<io::Result<()>> {
+        let mut state = self.tunnel.0.lock();
+        match state.connection.write(self.data, data) {
+            Ok(_) => {
+                state.wake_driver();
+                Poll::Ready(Ok(()))
+            }
+            Err(WriteError::Blocked) => {
+                state.wakers.writer(self.data, cx);
+                Poll::Pending
+            }
+            Err(WriteError::Finished) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            Err(error) => Poll::Ready(Err(Failure::from(error).into())),
+        }
+    }
+
+    fn finish(&mut self) {
+        let mut state = self.tunnel.0.lock();
+        state.connection.finish(self.data);
+        state.wake_driver();
+    }
 }
 
 impl AsyncRead for Stream {
@@ -225,24 +247,13 @@ impl AsyncWrite for Stream {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let mut state = self.tunnel.0.lock();
-        let room = state.connection.writable(self.data);
-        let part = buf.get(..room.min(buf.len())).unwrap_or_default();
-        match state
-            .connection
-            .write(self.data, &mut Bytes::copy_from_slice(part))
-        {
-            Ok(length) => {
-                state.wake_driver();
-                Poll::Ready(Ok(length))
-            }
-            Err(WriteError::Blocked) => {
-                state.wakers.writer(self.data, cx);
-                Poll::Pending
-            }
-            Err(WriteError::Finished) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            Err(error) => Poll::Ready(Err(Failure::from(error).into())),
-        }
+        let this = self.get_mut();
+        let room = this.tunnel.0.lock().connection.writable(this.data);
+        // Not less than a byte: it takes a try to be told when there is room.
+        let part = buf.get(..room.clamp(1, buf.len())).unwrap_or_default();
+        let mut data = Bytes::copy_from_slice(part);
+        ready!(this.poll_send(cx, &mut data))?;
+        Poll::Ready(Ok(part.len() - data.len()))
     }
 
     /// Nothing to do: the driver sends on its own.
@@ -252,9 +263,7 @@ impl AsyncWrite for Stream {
 
     /// Half-close: FIN after what was written. Returns at once.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut state = self.tunnel.0.lock();
-        state.connection.finish(self.data);
-        state.wake_driver();
+        self.get_mut().finish();
         Poll::Ready(Ok(()))
     }
 }
