@@ -398,7 +398,7 @@ Examples:
 A first word that is no command starts a forward. A pod that is named like a command is written pod/NAME.
 
 Exit codes: 0 success, 1 wrong usage or any other failure, 68 no such pod or it is not running, 69 the cluster can't be \
-reached, 74 lost while connected, 77 forbidden or not logged in, 111 the pod refused the port. Above 1 they come from \
+reached, 74 lost while connected, 77 forbidden or not logged in, 111 the pod refused the port, 141 nobody reads stdout. Above 1 they come from \
 connect only.";
 
 const FORWARD_HELP: &str = "\
@@ -421,7 +421,7 @@ Examples:
       ProxyCommand kpf connect %h %p
 
 Exit codes: 0 success, 1 wrong usage or any other failure, 68 no such pod or it is not running, 69 the cluster can't be \
-reached, 74 lost while connected, 77 forbidden or not logged in, 111 the pod refused the port.";
+reached, 74 lost while connected, 77 forbidden or not logged in, 111 the pod refused the port, 141 nobody reads stdout.";
 
 const COMPLETIONS_HELP: &str = "\
 Examples:

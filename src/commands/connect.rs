@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
+use super::exit;
 use super::reach::Reach;
 use super::stdio;
 use crate::cli::ConnectArgs;
@@ -31,15 +32,18 @@ pub(super) async fn run(args: &ConnectArgs, mut reach: Reach) -> anyhow::Result<
         // What the pod has sent is written before anything else is looked at.
         biased;
         spliced = splice(stdin, stdout, stream, Ends::STDIO) => spliced.end,
-        () = gone => Ok(()),
+        () = gone => Err(Broken::Near(io::ErrorKind::BrokenPipe.into())),
     };
     tunnel.close().await;
     match end {
-        // This is how ssh ends its ProxyCommand, and `| head` whatever it reads: no failure, and nothing to say.
-        Err(Broken::Near(error)) if has_gone(&error) => {}
-        end => end.with_context(|| format!("connection to {target} port {}", port.number))?,
+        // This is how ssh ends its ProxyCommand, and `| head` whatever it reads: nothing to say. But not success, for
+        // what was read from stdin may not have arrived.
+        Err(Broken::Near(error)) if has_gone(&error) => Ok(ExitCode::from(exit::NO_READER)),
+        end => {
+            end.with_context(|| format!("connection to {target} port {}", port.number))?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Whether whoever is at the other end of stdin and stdout wants no more.

@@ -9,6 +9,8 @@ use crate::tunnel::Failure;
 
 /// Wrong usage, or what has no code of its own.
 pub(super) const OTHER: u8 = 1;
+/// Nobody reads stdout any more: the code of a program that SIGPIPE has ended.
+pub(super) const NO_READER: u8 = 128 + 13;
 /// No such pod, or it doesn't run (EX_NOHOST).
 const NO_POD: u8 = 68;
 /// The cluster can't be reached (EX_UNAVAILABLE).

@@ -343,7 +343,7 @@ async fn it_ends_when_nobody_reads_stdout() {
         .await;
         drop(process.stdout.take());
         let ended = process.end().await;
-        assert_eq!((ended.code, &ended.stderr[..]), (0, ""), "{port}");
+        assert_eq!((ended.code, &ended.stderr[..]), (141, ""), "{port}");
         process.nobody_left().await;
     }
 }
