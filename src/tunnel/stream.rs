@@ -11,7 +11,8 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use super::{Failure, Handle, State};
+use super::Failure;
+use super::multiplexed::{Handle, State};
 use crate::spdy::{ReadError, Status, StreamId, WriteError};
 
 /// How long the verdict may stay out once the data has ended, and the end of the data once the error stream has
