@@ -6,6 +6,7 @@
 //! | [`dial`] | a cluster and a pod become a tunnel: WebSocket first, SPDY when refused |
 //! | [`cluster`] | who and where: kubeconfig, credentials, proxies, one HTTP client, target to pod |
 //! | [`tunnel`] | one upgraded connection shared by many streams |
+//! | [`exec`] | a command in a container: its streams and its exit status |
 //! | [`spdy`] | SPDY/3.1 without IO, clock or Kubernetes |
 //! | [`splice`] | what happens on a stream: copy both ways, half-close, counters |
 //! | [`untrusted`] | text from servers and pods, made fit to show |
@@ -18,6 +19,7 @@ pub mod cli;
 pub mod cluster;
 pub mod commands;
 pub mod dial;
+pub mod exec;
 pub mod spdy;
 pub mod splice;
 pub mod tunnel;
