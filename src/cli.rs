@@ -16,7 +16,7 @@ use crate::cluster::target::Target;
 use crate::cluster::target::ports::{Address, RemotePort};
 use crate::cluster::{Environment, Options, Stdin};
 
-pub use self::words::{Forward, Forwards};
+pub use self::words::{ExecCommand, Forward, Forwards};
 
 /// Reach ports and processes inside Kubernetes pods
 #[derive(Parser)]
@@ -84,6 +84,12 @@ pub enum Command {
     /// Attach stdin and stdout to one port of a pod, for ssh's ProxyCommand
     #[command(after_long_help = CONNECT_HELP)]
     Connect(ConnectArgs),
+    /// Run a command in a container of a pod
+    #[command(
+        override_usage = "kpf exec [OPTIONS] TARGET -- COMMAND [ARGS]...",
+        after_long_help = EXEC_HELP
+    )]
+    Exec(ExecArgs),
     /// Print the completion script of a shell
     #[command(after_long_help = COMPLETIONS_HELP)]
     Completions {
@@ -133,6 +139,75 @@ pub struct ConnectArgs {
     pub reach: ReachArgs,
 }
 
+/// `kpf exec`.
+#[derive(Args)]
+pub struct ExecArgs {
+    /// What to run, and where.
+    #[command(flatten)]
+    pub command: ExecCommand,
+
+    /// Container to run it in, also an init or ephemeral one [default: the annotation
+    /// kubectl.kubernetes.io/default-container names it, else the first]
+    #[arg(short, long, value_name = "NAME")]
+    container: Option<String>,
+
+    /// Pass stdin to the command
+    #[arg(
+        short = 'i',
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value = "false",
+        hide_default_value = true,
+        value_parser = values::boolean,
+        action = ArgAction::Set
+    )]
+    pub stdin: bool,
+
+    /// Run it in a terminal, if stdin is one; only with -i
+    #[arg(
+        short,
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value = "false",
+        hide_default_value = true,
+        value_parser = values::boolean,
+        action = ArgAction::Set
+    )]
+    pub tty: bool,
+
+    /// Say nothing about the choice of a container, nor about a terminal that can't be used
+    #[arg(
+        short,
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value = "false",
+        hide_default_value = true,
+        value_parser = values::boolean,
+        action = ArgAction::Set
+    )]
+    pub quiet: bool,
+
+    /// How to reach the pod.
+    #[command(flatten)]
+    pub reach: ReachArgs,
+}
+
+impl ExecArgs {
+    /// The container that was asked for. An empty name counts as none, as in kubectl.
+    pub fn container(&self) -> Option<&str> {
+        self.container.as_deref().filter(|name| !name.is_empty())
+    }
+}
+
 /// What every command that dials a pod has.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct ReachArgs {
@@ -142,7 +217,8 @@ pub struct ReachArgs {
 
     /// The protocol to the cluster: websocket, spdy, or websocket first and spdy if that is refused
     ///
-    /// KUBECTL_PORT_FORWARD_WEBSOCKETS=false makes auto mean spdy, as it does for kubectl.
+    /// KUBECTL_PORT_FORWARD_WEBSOCKETS=false, or KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false for exec, makes auto mean spdy,
+    /// as it does for kubectl.
     #[arg(
         long,
         value_name = "PROTOCOL",
@@ -153,17 +229,30 @@ pub struct ReachArgs {
 }
 
 impl ReachArgs {
-    /// The transport for port-forward: the flag's, or what kubectl's environment variable makes of `auto`.
-    pub fn transport(&self, environment: &Environment) -> Transport {
+    /// The flag's transport, or what kubectl's environment variable makes of `auto`.
+    pub fn transport(&self, streaming: Streaming, environment: &Environment) -> Transport {
+        let variable = match streaming {
+            Streaming::PortForward => "KUBECTL_PORT_FORWARD_WEBSOCKETS",
+            Streaming::Exec => "KUBECTL_REMOTE_COMMAND_WEBSOCKETS",
+        };
         // kubectl looks for this word and nothing else, in any case
         let disabled = environment
-            .text(&["KUBECTL_PORT_FORWARD_WEBSOCKETS"])
+            .text(&[variable])
             .is_some_and(|value| value.eq_ignore_ascii_case("false"));
         match self.transport {
             Transport::Auto if disabled => Transport::Spdy,
             transport => transport,
         }
     }
+}
+
+/// What is streamed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Streaming {
+    /// Connections to a pod's ports.
+    PortForward,
+    /// A command's input and output.
+    Exec,
 }
 
 /// The protocol that carries the streams.
@@ -366,12 +455,13 @@ Examples:
   kpf svc/web 8080:80                         forward localhost:8080 to port 80 of a service
   kpf forward pod/web 8080:80 svc/db 5432     two targets at once
   ssh -o ProxyCommand='kpf connect %h %p' web.shop.kpf
+  kpf exec -it deploy/api -- sh               a shell in a pod of a deployment
 
 A first word that is no command starts a forward. A pod that is named like a command is written pod/NAME.
 
 Exit codes: 0 success, 1 wrong usage or any other failure, 68 no such pod or it is not running, 69 the cluster can't be \
 reached, 74 lost while connected, 77 forbidden or not logged in, 111 the pod refused the port. Above 1 they come from \
-connect only.";
+connect only; exec has those of the command, and 74.";
 
 const FORWARD_HELP: &str = "\
 Examples:
@@ -394,6 +484,16 @@ Examples:
 
 Exit codes: 0 success, 1 wrong usage or any other failure, 68 no such pod or it is not running, 69 the cluster can't be \
 reached, 74 lost while connected, 77 forbidden or not logged in, 111 the pod refused the port.";
+
+const EXEC_HELP: &str = "\
+Examples:
+  kpf exec web -- ls -l /srv                  run a command in the pod web
+  kpf exec -it deploy/api -c app -- sh        a shell in the container app of a pod of the deployment
+  kpf exec -i db-0 -- psql < dump.sql         stdin for the command, byte by byte
+  kpf exec shop/web -- tar cz /srv > srv.tgz  its output in a file
+
+Exit codes: the command's own, with a line on stderr if it is not 0; 1 wrong usage or any other failure; 74 the \
+connection ended before the command's exit status came, or its output can't be written.";
 
 const COMPLETIONS_HELP: &str = "\
 Examples:
@@ -549,7 +649,7 @@ mod tests {
             let environment =
                 Environment::from_iter([("KUBECTL_PORT_FORWARD_WEBSOCKETS", variable)]);
             assert_eq!(
-                args.reach.transport(&environment),
+                args.reach.transport(Streaming::PortForward, &environment),
                 expected,
                 "{flag} {variable}"
             );

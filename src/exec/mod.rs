@@ -113,10 +113,7 @@ impl Size {
 
     /// As it goes over the wire, a line of JSON.
     fn document(self) -> String {
-        format!(
-            "{{\"Width\":{},\"Height\":{}}}\n",
-            self.columns, self.rows
-        )
+        format!("{{\"Width\":{},\"Height\":{}}}\n", self.columns, self.rows)
     }
 }
 
@@ -338,7 +335,8 @@ impl<IO: AsyncRead + AsyncWrite + Send + Unpin + 'static> Session<IO> {
     /// # Errors
     /// The command did not end by itself, or nobody knows.
     pub fn verdict(&self) -> Result<u8, Error> {
-        self.report.verdict(self.lost.clone().unwrap_or(Lost::Closed))
+        self.report
+            .verdict(self.lost.clone().unwrap_or(Lost::Closed))
     }
 
     /// Says goodbye and closes the connection. Takes a second at most.

@@ -96,8 +96,15 @@ impl Streams {
 
     /// Ready when every stream is accepted, or will never be; false where a server has left one unanswered.
     fn poll_replied(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        let inbound = [Some(&mut self.error), Some(&mut self.stdout), self.stderr.as_mut()];
-        let inbound = inbound.into_iter().flatten().map(|inbound| &mut inbound.channel);
+        let inbound = [
+            Some(&mut self.error),
+            Some(&mut self.stdout),
+            self.stderr.as_mut(),
+        ];
+        let inbound = inbound
+            .into_iter()
+            .flatten()
+            .map(|inbound| &mut inbound.channel);
         let outbound = [self.stdin.as_mut(), self.resize.as_mut()];
         let mut all = true;
         for channel in inbound.chain(outbound.into_iter().flatten()) {
@@ -108,7 +115,11 @@ impl Streams {
                 Poll::Pending => all = false,
             }
         }
-        if all { Poll::Ready(true) } else { Poll::Pending }
+        if all {
+            Poll::Ready(true)
+        } else {
+            Poll::Pending
+        }
     }
 
     pub(super) fn poll_write(
