@@ -637,6 +637,79 @@ mod tests {
     }
 
     #[test]
+    fn a_command_in_a_container_stands_after_two_dashes() {
+        let exec = |line: &str| match parsed(line).command {
+            Command::Exec(args) => args,
+            _ => panic!("`{line}` is no exec"),
+        };
+        for (line, stdin, tty, quiet) in [
+            ("kpf exec web -- ls -l", false, false, false),
+            ("kpf -n shop exec web -it -- ls -l", true, true, false),
+            ("kpf exec -ti web -q -- ls -l", true, true, true),
+            (
+                "kpf exec --stdin --tty=false web --quiet=false -- ls -l",
+                true,
+                false,
+                false,
+            ),
+            ("kpf exec -i=false -t web -- ls -l", false, true, false),
+        ] {
+            let args = exec(line);
+            assert_eq!(args.command.target.to_string(), "pod/web", "{line}");
+            assert_eq!(args.command.words, ["ls", "-l"], "{line}");
+            assert_eq!(
+                (args.stdin, args.tty, args.quiet),
+                (stdin, tty, quiet),
+                "{line}"
+            );
+            assert_eq!(args.container(), None, "{line}");
+        }
+        let args = exec("kpf exec deploy/web -c app -n shop -- sh -c -i --");
+        assert_eq!(args.container(), Some("app"));
+        assert_eq!(args.command.words, ["sh", "-c", "-i", "--"]);
+        assert_eq!(exec("kpf exec web -c= -- ls").container(), None);
+    }
+
+    #[test]
+    fn wrong_usage_of_exec_is_told_in_kubectls_words() {
+        for (line, error) in [
+            ("kpf exec", "pod, type/name or --filename must be specified"),
+            (
+                "kpf exec -- ls",
+                "pod, type/name or --filename must be specified",
+            ),
+            (
+                "kpf exec web",
+                "you must specify at least one command for the container",
+            ),
+            (
+                "kpf exec web --",
+                "you must specify at least one command for the container",
+            ),
+            (
+                "kpf exec web ls",
+                "exec [POD] [COMMAND] is not supported anymore. Use exec [POD] -- [COMMAND] instead",
+            ),
+            (
+                "kpf exec web ls -- pwd",
+                "exec [POD] [COMMAND] is not supported anymore. Use exec [POD] -- [COMMAND] instead",
+            ),
+            (
+                "kpf exec web --pod-running-timeout=0 -- ls",
+                "--pod-running-timeout must be higher than zero",
+            ),
+            ("kpf exec a//b -- ls", "`a//b` lacks a type"),
+            ("kpf exec -i=maybe web -- ls", "neither true nor false"),
+        ] {
+            let wrong = parse(line)
+                .err()
+                .unwrap_or_else(|| panic!("{line} is fine"));
+            assert_eq!(exit_code(&wrong), 1, "{line}");
+            assert!(wrong.to_string().contains(error), "{line}: {wrong}");
+        }
+    }
+
+    #[test]
     fn websockets_can_be_disabled_as_in_kubectl() {
         for (flag, variable, expected) in [
             ("auto", "", Transport::Auto),
@@ -653,6 +726,13 @@ mod tests {
                 expected,
                 "{flag} {variable}"
             );
+            // each has a variable of its own
+            let flagged = match flag {
+                "auto" => Transport::Auto,
+                _ => expected,
+            };
+            let of_exec = args.reach.transport(Streaming::Exec, &environment);
+            assert_eq!(of_exec, flagged, "{flag} {variable}");
         }
     }
 

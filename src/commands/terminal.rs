@@ -12,6 +12,8 @@ use crate::exec::Size;
 /// whichever way out.
 pub(super) struct Raw {
     #[cfg(unix)]
+    terminal: std::os::fd::OwnedFd,
+    #[cfg(unix)]
     saved: rustix::termios::Termios,
 }
 
@@ -20,14 +22,21 @@ impl Raw {
     /// stdin is no terminal, or one that is gone.
     #[cfg(unix)]
     pub(super) fn enter() -> io::Result<Self> {
+        use std::os::fd::AsFd as _;
+
+        Self::of(io::stdin().as_fd().try_clone_to_owned()?)
+    }
+
+    #[cfg(unix)]
+    fn of(terminal: std::os::fd::OwnedFd) -> io::Result<Self> {
         use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
-        let saved = tcgetattr(io::stdin())?;
+        let saved = tcgetattr(&terminal)?;
         let mut raw = saved.clone();
         raw.make_raw();
         // What was typed already counts.
-        tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
-        Ok(Self { saved })
+        tcsetattr(&terminal, OptionalActions::Now, &raw)?;
+        Ok(Self { terminal, saved })
     }
 
     #[cfg(not(unix))]
@@ -47,7 +56,7 @@ impl Drop for Raw {
         use rustix::termios::{OptionalActions, tcsetattr};
 
         // A terminal that has hung up needs nothing.
-        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.saved);
+        let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.saved);
     }
 }
 
@@ -103,5 +112,50 @@ impl Stream for Sizes {
     #[cfg(not(unix))]
     fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Size>> {
         Poll::Ready(None)
+    }
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use rustix::fs::{Mode, OFlags};
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use rustix::termios::{LocalModes, tcgetattr};
+
+    use super::*;
+
+    /// Both ends of a new terminal.
+    fn terminal() -> (OwnedFd, OwnedFd) {
+        let outer = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&outer).unwrap();
+        unlockpt(&outer).unwrap();
+        let name = ptsname(&outer, Vec::new()).unwrap();
+        let flags = OFlags::RDWR | OFlags::NOCTTY;
+        let inner = rustix::fs::open(name, flags, Mode::empty()).unwrap();
+        (outer, inner)
+    }
+
+    /// Item 110 of the conformance list, as far as it can be had within one process.
+    #[test]
+    fn a_terminal_is_given_back_on_every_way_out() {
+        let (_outer, inner) = terminal();
+        let modes = || tcgetattr(&inner).unwrap().local_modes;
+        let before = modes();
+        assert!(before.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG));
+        let enter = || Raw::of(inner.try_clone().unwrap()).unwrap();
+        {
+            let _raw = enter();
+            let inside = modes();
+            assert!(!inside.intersects(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG));
+        }
+        assert_eq!(modes(), before);
+        let panicked = std::panic::catch_unwind(|| {
+            let _raw = enter();
+            panic!("while the terminal is raw");
+        });
+        assert!(panicked.is_err());
+        assert_eq!(modes(), before);
     }
 }

@@ -5,6 +5,7 @@
 mod playground;
 
 mod cluster;
+mod exec;
 mod faults;
 mod generated;
 mod kubectl;

@@ -115,6 +115,8 @@ impl Remote {
                 let mut fed = false;
                 loop {
                     tokio::select! {
+                        biased; // a size goes before what was typed after it
+                        () = &mut resizing => {}
                         _ = &mut copying => break,
                         detached = &mut feeding, if !fed => {
                             fed = true;
@@ -122,7 +124,6 @@ impl Remote {
                                 break; // containerd ends a terminal's output with its input
                             }
                         }
-                        () = &mut resizing => {}
                         () = self.sandbox.killed() => break,
                     }
                 }
