@@ -2,12 +2,13 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -29,6 +30,9 @@ const CHANNELS: [Channel; 5] = [
 const ERROR: u8 = 3;
 /// v5: the client has no more to say on the channel in the second byte.
 const CLOSE: u8 = 255;
+
+/// How long a client may still send after the server's goodbye.
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
 
 /// What the protocol's version changes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -119,9 +123,16 @@ pub(crate) async fn serve(
         end(&mut sink, faults.end).await
     };
     tokio::select! {
-        () = read => Ok(()),
-        written = write => written.map_err(io::Error::other),
+        () = read => return Ok(()),
+        written = write => written.map_err(io::Error::other)?,
     }
+    if faults.end == ExecEnd::Eof {
+        return Ok(());
+    }
+    // closing a connection with unread bytes destroys those that are on their way
+    let rest = async { while let Some(Ok(_)) = stream.next().await {} };
+    let _ = timeout(LINGER, rest).await;
+    Ok(())
 }
 
 /// Answers with a Status alone.

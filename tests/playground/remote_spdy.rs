@@ -10,6 +10,7 @@ use kpf::spdy::{Config, Connection, Event, ReadError, Status, StreamId};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::channels::LINGER;
 use super::faults::ExecEnd;
 use super::node::{Command, Inlet};
 use super::runtime::{Channel, Ends, Remote};
@@ -23,7 +24,7 @@ const BATCH: usize = 128 * 1024;
 const GO_AWAY: &[u8] = &[0x80, 3, 0, 7, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// Serves one connection to its end.
-pub(crate) async fn serve(source: Source, sink: Sink, remote: Remote) -> io::Result<()> {
+pub(crate) async fn serve(mut source: Source, sink: Sink, remote: Remote) -> io::Result<()> {
     let (batches, receiver) = mpsc::channel(2);
     let mut writer = tokio::spawn(sink.run(receiver));
     let ended = Driver {
@@ -39,12 +40,15 @@ pub(crate) async fn serve(source: Source, sink: Sink, remote: Remote) -> io::Res
         batch: BytesMut::new(),
         room: Arc::default(),
     }
-    .run(source, batches)
+    .run(&mut source, batches)
     .await;
     // it ends by itself once its channel is closed, unless the client doesn't read
     if timeout(Duration::from_secs(1), &mut writer).await.is_err() {
         writer.abort();
     }
+    // closing a connection with unread bytes destroys those that are on their way
+    let rest = async { while let Ok(Some(_)) = source.next().await {} };
+    let _ = timeout(LINGER, rest).await;
     ended
 }
 
@@ -68,7 +72,7 @@ struct Driver {
 }
 
 impl Driver {
-    async fn run(mut self, mut source: Source, batches: mpsc::Sender<Bytes>) -> io::Result<()> {
+    async fn run(mut self, source: &mut Source, batches: mpsc::Sender<Bytes>) -> io::Result<()> {
         let (to_client, mut commands) = mpsc::channel(4);
         let mut to_client = Some(to_client);
         let mut input = Bytes::new();
@@ -129,7 +133,7 @@ impl Driver {
     }
 
     /// Says nothing more until the client goes.
-    async fn stay(mut self, mut source: Source, batches: &mpsc::Sender<Bytes>) -> io::Result<()> {
+    async fn stay(mut self, source: &mut Source, batches: &mpsc::Sender<Bytes>) -> io::Result<()> {
         // a client that is gone ends it, too
         let _ = batches.send(self.batch.split().freeze()).await;
         while source.next().await?.is_some() {}

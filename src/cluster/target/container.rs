@@ -21,8 +21,11 @@ pub struct ContainerRef {
 /// Names the pod's default container, for kubectl and for us.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
+/// Characters of a container's name; Kubernetes allows 63.
+const MAX_NAME: usize = 100;
+
 /// Characters of a list of containers.
-const MAX_LIST: usize = 900;
+const MAX_LIST: usize = 800;
 
 /// Chooses the container of `pod`: the one that is `wanted`, the one that its annotation names, or its first.
 pub(super) fn choose(
@@ -39,26 +42,25 @@ pub(super) fn choose(
     let name = pod.metadata.name.clone().unwrap_or_default();
     let containers = Containers::of(&pod);
     let annotations = pod.metadata.annotations.as_ref();
-    let annotated = annotations
-        .and_then(|annotations| annotations.get(DEFAULT_CONTAINER))
-        .filter(|container| containers.has(container));
-    let (container, chosen_from) = match (wanted, annotated) {
-        (Some(wanted), _) if !containers.has(wanted) => {
+    let annotated = annotations.and_then(|annotations| annotations.get(DEFAULT_CONTAINER));
+    let annotated = annotated.map(String::as_str).filter(|it| !it.is_empty());
+    let (container, chosen_from) = match (wanted.or(annotated), containers.main) {
+        (Some(named), _) if containers.has(named) => (named.to_owned(), None),
+        (Some(named), _) => {
             return Err(TargetError::NoContainer(format!(
-                "container {wanted} is not valid for pod {name} out of: {}",
+                "container {} is not valid for pod {name} out of: {}",
+                printable(named, MAX_NAME),
                 containers.list()
             )));
         }
-        (Some(wanted), _) => (wanted.to_owned(), None),
-        (None, Some(annotated)) => (annotated.clone(), None),
-        (None, None) => {
-            let Some(first) = containers.main.first() else {
-                return Err(TargetError::NoContainer(format!(
-                    "pod {namespace}/{name} does not have any containers"
-                )));
-            };
+        (None, [first, ..]) => {
             let several = containers.names().count() > 1;
             (first.name.clone(), several.then(|| containers.list()))
+        }
+        (None, []) => {
+            return Err(TargetError::NoContainer(format!(
+                "pod {namespace}/{name} does not have any containers"
+            )));
         }
     };
     Ok(ContainerRef {
@@ -156,11 +158,7 @@ mod tests {
             let container = chosen(annotated("sidecar"), Some(name));
             assert_eq!(container, (name.to_owned(), None));
         }
-        // kubectl passes over an annotation that names no container
-        assert_eq!(
-            chosen(annotated("gone"), None),
-            ("app".into(), Some(ALL.into()))
-        );
+        assert_eq!(chosen(annotated(""), None).0, "app");
         let mut single = plain();
         let spec = single.spec.as_mut().unwrap();
         spec.containers.truncate(1);
@@ -175,6 +173,10 @@ mod tests {
         assert_eq!(
             error(pod(json!({}), "Running"), Some("x")),
             "container x is not valid for pod p out of: app, sidecar, debugger (ephem), setup (init)"
+        );
+        assert_eq!(
+            error(pod(json!({ DEFAULT_CONTAINER: "gone" }), "Running"), None),
+            "container gone is not valid for pod p out of: app, sidecar, debugger (ephem), setup (init)"
         );
         for phase in ["Succeeded", "Failed"] {
             assert_eq!(

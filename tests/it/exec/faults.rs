@@ -40,10 +40,8 @@ fn the_status_decides() {
     let playground = playground();
     let exit = r#"{"status":"Failure","reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"42"}]}}"#;
     let (head, tail) = exit.split_at(50);
-    let long = format!(
-        r#"{{"status":"Failure","message":"{}"}}"#,
-        "x".repeat(2 << 20)
-    );
+    let long = vec!["x".repeat(64 << 10); 32];
+    let long: Vec<&str> = long.iter().map(String::as_str).collect();
     for transport in TRANSPORTS {
         for (pieces, code, stderr) in [
             (&[r#"{"status":"Success"}"#][..], 0, ""),
@@ -70,7 +68,7 @@ fn the_status_decides() {
                 "error: error stream protocol error: unknown error\n",
             ),
             (
-                &[&long],
+                &long,
                 1,
                 "error: error stream protocol error: the status is longer than 1048576 bytes\n",
             ),
@@ -293,7 +291,7 @@ fn a_closed_stdout_does_not_keep_us_for_ever() {
 fn a_stdin_that_fails_is_no_end() {
     let playground = playground();
     for transport in TRANSPORTS {
-        let arguments = ["-i", "web", "--", "sh", "-c", "cat; touch ended"];
+        let arguments = ["-i", "web", "--", "cat"];
         let mut command = exec(kpf(), &playground, "admin", transport, &arguments);
         let folder = std::fs::File::open("/").unwrap(); // reading it fails
         let ended = run_from(command.stdin(folder));
@@ -303,8 +301,6 @@ fn a_stdin_that_fails_is_no_end() {
             "{}",
             ended.stderr
         );
-        let file = playground.folder().join("pods/default/web/main/ended");
-        assert!(!file.exists());
     }
 }
 

@@ -181,7 +181,7 @@ async fn an_old_server_refuses_v5_without_a_word() {
 #[tokio::test]
 async fn the_channels_of_v5_and_v4() {
     let playground = playground("1.36");
-    let query = "command=sh&command=-c&command=cat;echo+e+>%262;exit+5&container=app\
+    let query = "command=sh&command=-c&command=cat;echo+e+%3E%262;exit+5&container=app\
                  &stdin=true&stdout=true&stderr=true";
     let reply = upgrade::websocket(&playground, "admin", &path(query), V5).await;
     assert_eq!(reply.headers()["sec-websocket-protocol"], V5);
@@ -230,7 +230,10 @@ fn requests_are_kubectls() {
     let ours = uris(kpf(), &arguments);
     assert_eq!(ours.len(), 2, "{ours:?}");
     for kubectl in kubectls {
-        assert_eq!(uris(&kubectl, &arguments), ours);
+        let mut theirs = uris(&kubectl, &arguments);
+        // kubectl also asks for the server's version and for the kinds that it has
+        theirs.retain(|uri| uri.starts_with("/api/v1/"));
+        assert_eq!(theirs, ours);
     }
 }
 

@@ -192,8 +192,9 @@ fn kubectl_and_kpf_do_the_same() {
             run(command, row.stdin)
         });
         let what = format!("{:?} by {}, {transport:?}", row.arguments, row.user);
-        assert_eq!(ours.stdout(), theirs.stdout(), "{what}: {}", ours.stderr);
-        assert_eq!(ours.code, theirs.code, "{what}: {}", ours.stderr);
+        let said = format!("{}; kubectl: {}", ours.stderr, theirs.stderr);
+        assert_eq!(ours.stdout(), theirs.stdout(), "{what}: {said}");
+        assert_eq!(ours.code, theirs.code, "{what}: {said}");
         match row.differs {
             None => assert_eq!(ours.stderr, theirs.stderr, "{what}"),
             Some(part) => {
