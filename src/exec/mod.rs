@@ -183,7 +183,7 @@ pub struct Session<IO> {
 
 enum Transport<IO> {
     WebSocket(Box<WebSocket<IO>>),
-    Spdy(Streams),
+    Spdy(Box<Streams>),
 }
 
 /// What a transport has received.
@@ -212,7 +212,7 @@ impl<IO: AsyncRead + AsyncWrite + Send + Unpin + 'static> Session<IO> {
     /// The connection has ended already.
     pub fn spdy(io: IO, early: Bytes, command: &Command) -> Result<Self, OpenError> {
         let streams = Streams::open(io, early, command)?;
-        Ok(Self::new(Transport::Spdy(streams), command))
+        Ok(Self::new(Transport::Spdy(Box::new(streams)), command))
     }
 
     fn new(transport: Transport<IO>, command: &Command) -> Self {
