@@ -177,7 +177,7 @@ impl Upgrade {
     ) -> Response<Body> {
         let protocol = match self.negotiate(&SPDY) {
             Ok(protocol) => protocol,
-            Err(refusal) => return refusal,
+            Err(refusal) => return *refusal,
         };
         let response = super::upgrade::switching_to_spdy(&protocol);
         self.switch_as(server, (namespace, name), "spdy", move |io| {

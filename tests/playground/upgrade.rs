@@ -177,19 +177,19 @@ impl Upgrade {
                 self.switch_to_spdy(server, "spdy", namespace, sandbox);
                 switching_to_spdy(&protocol)
             }
-            Err(refusal) => refusal,
+            Err(refusal) => *refusal,
         }
     }
 
     /// The first of the client's stream protocols that is among `accepted`, or how a runtime refuses.
-    pub(super) fn negotiate(&self, accepted: &[&str]) -> Result<String, Response<Body>> {
+    pub(super) fn negotiate(&self, accepted: &[&str]) -> Result<String, Box<Response<Body>>> {
         let headers = self.request.headers();
         if !has_token(headers, UPGRADE.as_str(), "spdy/3.1") {
             let message = format!(
                 "unable to upgrade: missing upgrade headers in request: {:?}\n",
                 header_names(headers)
             );
-            return Err(text(StatusCode::BAD_REQUEST, message));
+            return Err(text(StatusCode::BAD_REQUEST, message).into());
         }
         let lines: Vec<_> = headers.get_all(STREAM_PROTOCOL).iter().collect();
         if lines.is_empty() {
@@ -197,19 +197,19 @@ impl Upgrade {
                 "unable to upgrade: header X-Stream-Protocol-Version does not exist in request with {} headers\n",
                 headers.keys_len()
             );
-            return Err(text(StatusCode::BAD_REQUEST, message));
+            return Err(text(StatusCode::BAD_REQUEST, message).into());
         }
         let offered = tokens(headers, STREAM_PROTOCOL);
         if offered.is_empty() {
             let message = format!(
                 "unable to upgrade: header X-Stream-Protocol-Version contains {lines:?}, but no valid protocols\n"
             );
-            return Err(text(StatusCode::BAD_REQUEST, message));
+            return Err(text(StatusCode::BAD_REQUEST, message).into());
         }
         let chosen = offered.iter().find(|it| accepted.contains(&it.as_str()));
         chosen
             .cloned()
-            .ok_or_else(|| cannot_negotiate(&offered, accepted))
+            .ok_or_else(|| cannot_negotiate(&offered, accepted).into())
     }
 
     /// The legacy WebSocket, which every version has.
