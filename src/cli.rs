@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::cluster::target::Target;
@@ -62,6 +63,33 @@ impl Cli {
 /// would say 2).
 pub fn exit_code(error: &clap::Error) -> u8 {
     u8::from(error.use_stderr())
+}
+
+/// What is wrong with a command line, as one line: clap's paragraphs, with the usage in parentheses. `None` for help
+/// and version, which are no errors.
+pub fn complaint(error: &clap::Error) -> Option<String> {
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return None;
+    }
+    let text = error.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let paragraphs = text.split("\n\n").map(|paragraph| {
+        let lines: Vec<_> = paragraph.lines().map(str::trim).collect();
+        lines.join(" ")
+    });
+    let mut complaint = String::new();
+    for paragraph in paragraphs {
+        if let Some(usage) = paragraph.strip_prefix("Usage: ") {
+            complaint += &format!(" (usage: {usage})");
+        } else if paragraph.starts_with("For more information") {
+            // the usage, or what is wrong with a value, says enough
+        } else if complaint.is_empty() {
+            complaint = paragraph;
+        } else {
+            complaint += &format!("; {paragraph}");
+        }
+    }
+    Some(complaint)
 }
 
 /// The script that completes `kpf` in this shell; the package has the same under `completions/`.
@@ -460,8 +488,8 @@ Examples:
 A first word that is no command starts a forward. A pod that is named like a command is written pod/NAME.
 
 Exit codes: 0 success, 1 wrong usage or any other failure, 68 no such pod or it is not running, 69 the cluster can't be \
-reached, 74 lost while connected, 77 forbidden or not logged in, 111 the pod refused the port. Above 1 they come from \
-connect only; exec has those of the command, and 74.";
+reached, 74 lost while connected, 77 forbidden or not logged in, 111 the pod refused the port, 141 nobody reads stdout. Above 1 they come from \
+connect only; exec has those of the command, 74 and 141.";
 
 const FORWARD_HELP: &str = "\
 Examples:
@@ -483,7 +511,7 @@ Examples:
       ProxyCommand kpf connect %h %p
 
 Exit codes: 0 success, 1 wrong usage or any other failure, 68 no such pod or it is not running, 69 the cluster can't be \
-reached, 74 lost while connected, 77 forbidden or not logged in, 111 the pod refused the port.";
+reached, 74 lost while connected, 77 forbidden or not logged in, 111 the pod refused the port, 141 nobody reads stdout.";
 
 const EXEC_HELP: &str = "\
 Examples:
@@ -493,7 +521,7 @@ Examples:
   kpf exec shop/web -- tar cz /srv > srv.tgz  its output in a file
 
 Exit codes: the command's own, with a line on stderr if it is not 0; 1 wrong usage or any other failure; 74 the \
-connection ended before the command's exit status came, or its output can't be written.";
+connection ended before the command's exit status came, or stdin or stdout failed; 141 nobody reads stdout.";
 
 const COMPLETIONS_HELP: &str = "\
 Examples:
@@ -706,6 +734,46 @@ mod tests {
                 .unwrap_or_else(|| panic!("{line} is fine"));
             assert_eq!(exit_code(&wrong), 1, "{line}");
             assert!(wrong.to_string().contains(error), "{line}: {wrong}");
+        }
+    }
+
+    #[test]
+    fn a_complaint_is_one_line() {
+        for (line, complaint) in [
+            ("kpf", None),
+            ("kpf --help", None),
+            (
+                "kpf connect",
+                Some(
+                    "the following required arguments were not provided: <TARGET> <PORT> \
+                     (usage: kpf connect <TARGET> <PORT>)",
+                ),
+            ),
+            (
+                "kpf connect web 22 --contxt x",
+                Some(
+                    "unexpected argument '--contxt' found; tip: a similar argument exists: '--context' \
+                     (usage: kpf connect --context <NAME> <TARGET> <PORT>)",
+                ),
+            ),
+            (
+                "kpf web 80 --transport quic",
+                Some(
+                    "invalid value 'quic' for '--transport <PROTOCOL>' [possible values: auto, websocket, spdy]",
+                ),
+            ),
+            (
+                "kpf pod/web 0",
+                Some(
+                    "remote port must be > 0 (usage: kpf forward [OPTIONS] TARGET [[ADDR:]LOCAL:]REMOTE... \
+                     [TARGET PORTS...]...)",
+                ),
+            ),
+        ] {
+            let error = parse(line)
+                .err()
+                .unwrap_or_else(|| panic!("{line} is fine"));
+            assert_eq!(super::complaint(&error).as_deref(), complaint, "{line}");
         }
     }
 

@@ -287,25 +287,29 @@ fn both(websocket: &UpgradeError, spdy: &UpgradeError) -> String {
     }
 }
 
-/// What to do about a refusal that RBAC gave.
+/// What an answer leaves out: where it was looked for, or what to do about a refusal that RBAC gave.
 fn hint<const N: usize>(what: Subresource, pod: &PodRef, errors: [&UpgradeError; N]) -> String {
     // An old server says 403 with an empty body to a WebSocket that it doesn't know: only a Status is RBAC's.
+    // And who may not impersonate anybody hasn't got as far as to the pod.
     let by_role = |error: &&UpgradeError| {
         matches!(
             error,
             UpgradeError::Status {
                 code: 403,
                 status_document: true,
+                message,
                 ..
-            }
+            } if !message.contains("cannot impersonate")
         )
     };
+    let namespace = &pod.namespace;
     if errors.iter().all(by_role) {
         format!(
-            "; the role needs the verb `create` on `pods/{}` in namespace `{}`, and for WebSocket `get` too",
-            what.name(),
-            pod.namespace
+            "; the role needs the verb `create` on `pods/{}` in namespace `{namespace}`, and for WebSocket `get` too",
+            what.name()
         )
+    } else if errors.iter().all(|error| error.is_not_found()) {
+        format!(" in namespace `{namespace}`")
     } else {
         String::new()
     }

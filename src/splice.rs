@@ -2,19 +2,44 @@
 //!
 //! The *near* side is the user's: a socket, or stdin and stdout. The *far* side is the stream to the pod.
 
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite};
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::io::poll_read_buf;
 
-/// Bytes read from the near side at a time: one frame's worth.
-const READ: usize = 32 * 1024;
+/// Bytes read from the near side at a time: what fills two frames of a tunnel, heads aside.
+const READ: usize = 2 * (32 * 1024 - 16);
+/// Slices handed to one vectored write; the kernel takes 1024.
+const SLICES: usize = 32;
+
+/// The far side: a byte stream whose received bytes come in the pieces they arrived in, so that they can be written
+/// without having been joined.
+pub trait Far: Unpin {
+    /// What has been received and not consumed; empty at a clean end. Cancel-safe.
+    ///
+    /// # Errors
+    /// Why the stream failed, after the last byte.
+    fn poll_chunks(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&VecDeque<Bytes>>>;
+
+    /// Drops the first `length` bytes of what `poll_chunks` gave.
+    fn consume(&mut self, length: usize);
+
+    /// Takes bytes from the front of `data`, at least one. Cancel-safe.
+    ///
+    /// # Errors
+    /// The stream takes no more.
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<io::Result<()>>;
+
+    /// Tells the other end that nothing more comes. What this can fail of, `poll_chunks` tells.
+    fn finish(&mut self);
+}
 
 /// How ends are passed on.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +87,7 @@ pub struct Spliced {
 pub enum Broken {
     /// Reading or writing the near side.
     #[error("local connection: {0}")]
-    Near(#[source] io::Error),
+    Near(io::Error),
     /// The far side.
     #[error(transparent)]
     Far(io::Error),
@@ -76,7 +101,7 @@ pub async fn splice<R, W, F>(near_read: R, near_write: W, far: F, ends: Ends) ->
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
-    F: AsyncBufRead + AsyncWrite + Unpin,
+    F: Far,
 {
     let mut splice = Splice {
         near_read,
@@ -86,6 +111,7 @@ where
         outbound: Outbound::Copying,
         inbound: Inbound::Copying,
         buffer: BytesMut::new(),
+        outgoing: Bytes::new(),
         timer: Box::pin(sleep_until(Instant::now())),
         heard: Instant::now(),
         sent: 0,
@@ -128,8 +154,10 @@ struct Splice<R, W, F> {
     ends: Ends,
     outbound: Outbound,
     inbound: Inbound,
-    /// From near to far. Without a block of its own while there is nothing to read: idle connections cost nothing.
+    /// Read from the near side into. Without a block while there is nothing to read: idle connections cost nothing.
     buffer: BytesMut,
+    /// Read, and not yet taken by the far side.
+    outgoing: Bytes,
     timer: Pin<Box<Sleep>>,
     /// When the far side last sent something.
     heard: Instant,
@@ -141,7 +169,7 @@ impl<R, W, F> Splice<R, W, F>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
-    F: AsyncBufRead + AsyncWrite + Unpin,
+    F: Far,
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         loop {
@@ -162,8 +190,7 @@ where
             match self.outbound {
                 Outbound::Copying => self.outbound = Outbound::Lingering,
                 Outbound::Held => {
-                    // What this can fail of, the next read tells.
-                    let _ = ready!(Pin::new(&mut self.far).poll_shutdown(cx));
+                    self.far.finish();
                     self.outbound = Outbound::Done;
                 }
                 Outbound::Lingering | Outbound::Done => self.outbound = Outbound::Done,
@@ -185,29 +212,35 @@ where
         loop {
             match self.inbound {
                 Inbound::Copying => {
-                    let Poll::Ready(chunk) = Pin::new(&mut self.far).poll_fill_buf(cx) else {
+                    let Poll::Ready(chunks) = self.far.poll_chunks(cx) else {
                         ready!(self.poll_flush(cx))?;
                         return Poll::Pending;
                     };
-                    let chunk = match chunk {
-                        Ok(chunk) => chunk,
+                    let chunks = match chunks {
+                        Ok(chunks) => chunks,
                         Err(error) => {
                             // What came before the failure is the near side's.
                             ready!(self.poll_flush(cx))?;
                             return Poll::Ready(Err(Broken::Far(error)));
                         }
                     };
-                    if chunk.is_empty() {
+                    if chunks.is_empty() {
                         self.inbound = Inbound::Ending;
                         continue;
                     }
-                    let written = ready!(Pin::new(&mut self.near_write).poll_write(cx, chunk));
+                    let mut slices = [IoSlice::new(&[]); SLICES];
+                    for (slice, chunk) in slices.iter_mut().zip(chunks) {
+                        *slice = IoSlice::new(chunk);
+                    }
+                    let count = chunks.len().min(SLICES);
+                    let near = Pin::new(&mut self.near_write);
+                    let written = ready!(near.poll_write_vectored(cx, &slices[..count]));
                     let length = written.map_err(Broken::Near)?;
                     if length == 0 {
                         let error = io::ErrorKind::WriteZero.into();
                         return Poll::Ready(Err(Broken::Near(error)));
                     }
-                    Pin::new(&mut self.far).consume(length);
+                    self.far.consume(length);
                     self.received += length as u64;
                     self.heard = Instant::now();
                 }
@@ -235,15 +268,12 @@ where
 
     fn poll_outbound(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         while matches!(self.outbound, Outbound::Copying | Outbound::Lingering) {
-            if self.buffer.is_empty() {
+            if self.outgoing.is_empty() {
                 self.buffer.reserve(READ);
-                let read = poll_read_buf(Pin::new(&mut self.near_read), cx, &mut self.buffer);
-                if self.buffer.is_empty() {
-                    self.buffer = BytesMut::new();
-                }
+                let mut space = (&mut self.buffer).limit(READ);
+                let read = poll_read_buf(Pin::new(&mut self.near_read), cx, &mut space);
                 let Poll::Ready(read) = read else {
-                    // What this can fail of, the next read tells.
-                    let _ = ready!(Pin::new(&mut self.far).poll_flush(cx));
+                    self.buffer = BytesMut::new();
                     return Poll::Pending;
                 };
                 if read.map_err(Broken::Near)? == 0 {
@@ -253,16 +283,15 @@ where
                     };
                     break;
                 }
+                self.outgoing = self.buffer.split().freeze();
             }
             if self.outbound == Outbound::Lingering {
-                self.buffer.clear();
+                self.outgoing.clear();
                 continue;
             }
-            match ready!(Pin::new(&mut self.far).poll_write(cx, &self.buffer)) {
-                Ok(length) => {
-                    self.buffer.advance(length);
-                    self.sent += length as u64;
-                }
+            let before = self.outgoing.len();
+            match ready!(self.far.poll_send(cx, &mut self.outgoing)) {
+                Ok(()) => self.sent += (before - self.outgoing.len()) as u64,
                 // Nobody takes this any more. Whether that is a failure, the reading half knows.
                 Err(_) => self.outbound = Outbound::Lingering,
             }
@@ -273,7 +302,8 @@ where
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream, DuplexStream, duplex, split};
+    use bytes::Buf;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split};
     use tokio::task::JoinHandle;
 
     use super::*;
@@ -288,12 +318,60 @@ mod tests {
         outcome: JoinHandle<Spliced>,
     }
 
+    /// A pipe as the far side.
+    struct Pipe {
+        io: DuplexStream,
+        chunks: VecDeque<Bytes>,
+    }
+
+    impl Far for Pipe {
+        fn poll_chunks(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&VecDeque<Bytes>>> {
+            if self.chunks.is_empty() {
+                let mut chunk = BytesMut::with_capacity(PIPE);
+                if ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut chunk))? > 0 {
+                    // In two pieces, to have something to join.
+                    let rest = chunk.split_off(chunk.len() / 2);
+                    self.chunks = [chunk, rest].map(BytesMut::freeze).into();
+                    self.chunks.retain(|chunk| !chunk.is_empty());
+                }
+            }
+            Poll::Ready(Ok(&self.chunks))
+        }
+
+        fn consume(&mut self, length: usize) {
+            let mut left = length;
+            while left > 0 {
+                let chunk = self.chunks.front_mut().expect("no more than there is");
+                let part = left.min(chunk.len());
+                chunk.advance(part);
+                left -= part;
+                if chunk.is_empty() {
+                    self.chunks.pop_front();
+                }
+            }
+        }
+
+        fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<io::Result<()>> {
+            let length = ready!(Pin::new(&mut self.io).poll_write(cx, data))?;
+            data.advance(length);
+            Poll::Ready(Ok(()))
+        }
+
+        fn finish(&mut self) {
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            assert!(Pin::new(&mut self.io).poll_shutdown(&mut cx).is_ready());
+        }
+    }
+
     fn wire(ends: Ends) -> Wired {
         let (user, near) = duplex(PIPE);
-        let (pod, far) = duplex(PIPE);
+        let (pod, io) = duplex(PIPE);
+        let far = Pipe {
+            io,
+            chunks: VecDeque::new(),
+        };
         let (read, write) = split(near);
-        let outcome =
-            tokio::spawn(async move { splice(read, write, BufStream::new(far), ends).await });
+        let outcome = tokio::spawn(async move { splice(read, write, far, ends).await });
         Wired { user, pod, outcome }
     }
 
@@ -423,46 +501,30 @@ mod tests {
     /// The far side's reason is the one that its reading half gives, after all it had sent.
     #[tokio::test(start_paused = true)]
     async fn what_came_before_a_failure_is_delivered() {
-        struct Failing(Vec<u8>);
-        impl AsyncRead for Failing {
-            fn poll_read(
-                self: Pin<&mut Self>,
-                _: &mut Context<'_>,
-                _: &mut tokio::io::ReadBuf<'_>,
-            ) -> Poll<io::Result<()>> {
-                unreachable!("it is read by the buffer")
-            }
-        }
-        impl AsyncBufRead for Failing {
-            fn poll_fill_buf(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        struct Failing(VecDeque<Bytes>);
+        impl Far for Failing {
+            fn poll_chunks(&mut self, _: &mut Context<'_>) -> Poll<io::Result<&VecDeque<Bytes>>> {
                 Poll::Ready(if self.0.is_empty() {
                     Err(io::Error::other("the reason"))
                 } else {
-                    Ok(&self.get_mut().0)
+                    Ok(&self.0)
                 })
             }
-            fn consume(mut self: Pin<&mut Self>, amount: usize) {
-                self.0.drain(..amount);
+            fn consume(&mut self, length: usize) {
+                let chunk = self.0.front_mut().expect("no more than there is");
+                chunk.advance(length);
+                if chunk.is_empty() {
+                    self.0.pop_front();
+                }
             }
-        }
-        impl AsyncWrite for Failing {
-            fn poll_write(
-                self: Pin<&mut Self>,
-                _: &mut Context<'_>,
-                _: &[u8],
-            ) -> Poll<io::Result<usize>> {
+            fn poll_send(&mut self, _: &mut Context<'_>, _: &mut Bytes) -> Poll<io::Result<()>> {
                 Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
             }
-            fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Poll::Ready(Ok(()))
-            }
-            fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Poll::Ready(Ok(()))
-            }
+            fn finish(&mut self) {}
         }
         let (mut user, near) = duplex(PIPE);
         let (read, write) = split(near);
-        let far = Failing(b"twenty bytes or so..".to_vec());
+        let far = Failing([Bytes::from_static(b"twenty bytes or so..")].into());
         user.write_all(b"upload").await.unwrap();
         let outcome = tokio::spawn(async move { splice(read, write, far, Ends::SOCKET).await });
         let mut got = [0; 20];

@@ -283,6 +283,7 @@ fn explain_certificate(reason: &CertificateError) -> String {
             expected,
             presented,
         } => {
+            let presented: Vec<_> = presented.iter().map(|name| bare(name)).collect();
             let presented = presented.join(", ");
             let names = if presented.is_empty() {
                 "no name"
@@ -360,4 +361,12 @@ impl ServerCertVerifier for NoVerification {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
     }
+}
+
+/// A name as it is written, out of rustls' `DnsName("localhost")` and `IpAddress(127.0.0.1)`.
+fn bare(presented: &str) -> &str {
+    let inner = presented
+        .split_once('(')
+        .map_or(presented, |(_, rest)| rest);
+    inner.trim_end_matches(')').trim_matches('"')
 }

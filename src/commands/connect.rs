@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
+use super::exit;
 use super::reach::Reach;
 use super::stdio;
 use crate::cli::ConnectArgs;
@@ -34,6 +35,19 @@ pub(super) async fn run(args: &ConnectArgs, mut reach: Reach) -> anyhow::Result<
         () = gone => Err(Broken::Near(io::ErrorKind::BrokenPipe.into())),
     };
     tunnel.close().await;
-    end.with_context(|| format!("connection to {target} port {}", port.number))?;
-    Ok(ExitCode::SUCCESS)
+    match end {
+        // This is how ssh ends its ProxyCommand, and `| head` whatever it reads: nothing to say. But not success, for
+        // what was read from stdin may not have arrived.
+        Err(Broken::Near(error)) if has_gone(&error) => Ok(ExitCode::from(exit::NO_READER)),
+        end => {
+            end.with_context(|| format!("connection to {target} port {}", port.number))?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Whether whoever is at the other end of stdin and stdout wants no more.
+fn has_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset};
+    matches!(error.kind(), BrokenPipe | ConnectionReset)
 }

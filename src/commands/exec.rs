@@ -5,12 +5,13 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
+use super::exit;
 use super::reach::Reach;
 use super::signal::Signals;
 use super::stdio::{Input, Output};
 use super::terminal::{Raw, Sizes};
 use crate::cli::ExecArgs;
-use crate::exec::{Command, Local};
+use crate::exec::{self, Command, Local};
 use crate::ui::Ui;
 
 /// Runs until the command has ended and all it wrote is delivered. Ends with the command's exit code.
@@ -58,20 +59,32 @@ pub(super) async fn run(args: &ExecArgs, mut reach: Reach, ui: &Ui) -> anyhow::R
         };
         anyhow::Ok(session.run(local).await?)
     };
-    let code = if typed_at {
+    let ended = if typed_at {
         let mut signals = Signals::at_a_terminal()?;
         tokio::select! {
-            code = running => code?,
+            ended = running => ended,
             code = signals.wait() => return Ok(code),
         }
     } else {
-        running.await?
+        running.await
+    };
+    let code = match ended {
+        // As with `connect`, and as any Unix program ends whose reader wants no more: not a success, but no news.
+        Err(error) if has_no_reader(&error) => return Ok(ExitCode::from(exit::NO_READER)),
+        ended => ended?,
     };
     if code != 0 {
         // kubectl's words
         ui.notice(format_args!("command terminated with exit code {code}"));
     }
     Ok(ExitCode::from(code))
+}
+
+fn has_no_reader(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(exec::Error::Unwritable { error, .. }) if error.kind() == io::ErrorKind::BrokenPipe
+    )
 }
 
 fn tell_about_terminal(tty: bool, ui: &Ui) {

@@ -11,6 +11,8 @@ use crate::tunnel::Failure;
 
 /// Wrong usage, or what has no code of its own.
 pub(super) const OTHER: u8 = 1;
+/// Nobody reads stdout any more: the code of a program that SIGPIPE has ended.
+pub(super) const NO_READER: u8 = 128 + 13;
 /// No such pod, or it doesn't run (EX_NOHOST).
 const NO_POD: u8 = 68;
 /// The cluster can't be reached (EX_UNAVAILABLE).
@@ -41,7 +43,9 @@ pub(super) fn code(error: &anyhow::Error) -> u8 {
 /// The code for an error of `exec`.
 pub(super) fn exec_code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref() {
-        Some(exec::Error::NoStatus(_) | exec::Error::Local { .. }) => LOST,
+        Some(
+            exec::Error::NoStatus(_) | exec::Error::Unreadable(_) | exec::Error::Unwritable { .. },
+        ) => LOST,
         _ => OTHER,
     }
 }

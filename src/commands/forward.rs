@@ -26,6 +26,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs until a signal, or until a pod is lost.
 pub(super) async fn run(args: &ForwardArgs, mut reach: Reach, ui: &Ui) -> anyhow::Result<ExitCode> {
+    raise_descriptor_limit();
     // Before anything is waited for: Ctrl-C ends the wait for a pod as well.
     let mut signals = Signals::new()?;
     let mut opening = Vec::new();
@@ -68,6 +69,23 @@ pub(super) async fn run(args: &ForwardArgs, mut reach: Reach, ui: &Ui) -> anyhow
     tasks.abort_all();
     join_all(tunnels.into_iter().map(Tunnel::close)).await;
     outcome
+}
+
+/// Each connection is a file, and many a shell's soft limit is 1024: takes all that may be had, as Go's runtime does.
+fn raise_descriptor_limit() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+        // Without it there are just fewer connections at once.
+        let _ = setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: maximum,
+                maximum,
+            },
+        );
+    }
 }
 
 /// A target whose pod is connected and whose local ports are bound.
@@ -153,6 +171,9 @@ fn bind(
             ));
             Ok(())
         }
+        Err(error) if error.is_absent() => Err(anyhow!(
+            "{error}; choose an address of this machine, such as localhost, with --address"
+        )),
         Err(error) => Err(anyhow!(
             "{error}; choose another local port, `:{}` for any free one, or go on without it by --allow-partial",
             spec.remote
@@ -182,16 +203,24 @@ impl Forwarder {
     /// Takes connections until the pod is found to be gone. Each one is a task of its own, and ends with this one.
     async fn accept(self, listener: TcpListener) -> anyhow::Error {
         let mut connections = JoinSet::new();
+        let mut exhausted = false;
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok((socket, _)) => {
+                        exhausted = false;
                         self.ui.handling(self.local);
                         connections.spawn(self.clone().handle(socket));
                     }
                     Err(error) if is_of_connection(&error) => {}
                     Err(error) => {
-                        self.ui.warning(format_args!("port {}: cannot accept connections: {error}", self.local));
+                        // Once, until it goes well again.
+                        if !std::mem::replace(&mut exhausted, true) {
+                            self.ui.warning(format_args!(
+                                "port {}: cannot accept connections: {error}",
+                                self.local
+                            ));
+                        }
                         sleep(ACCEPT_PAUSE).await;
                     }
                 },

@@ -50,7 +50,7 @@ impl ListenError {
     }
 
     /// The machine lacks the address' family, or the address.
-    fn is_absent(&self) -> bool {
+    pub(super) fn is_absent(&self) -> bool {
         // EAFNOSUPPORT has no kind in std.
         self.source.kind() == io::ErrorKind::AddrNotAvailable
             || self.source.kind() == io::ErrorKind::Unsupported

@@ -157,13 +157,16 @@ pub enum Error {
     /// There is no report: output may be missing, and whether the command has ended nobody knows.
     #[error("lost the command, its exit status is unknown: {0}")]
     NoStatus(Lost),
-    /// A local stream failed.
-    #[error("cannot {action}: {source}")]
-    Local {
-        /// What was being done, such as `write to stdout`.
-        action: &'static str,
+    /// stdin can't be read. The command was not told of an end that is none.
+    #[error("cannot read stdin: {0}")]
+    Unreadable(io::Error),
+    /// stdout or stderr can't be written.
+    #[error("cannot write to {stream}: {error}")]
+    Unwritable {
+        /// Which.
+        stream: &'static str,
         /// The operating system's words.
-        source: io::Error,
+        error: io::Error,
     },
     /// The terminal that was typed at is gone.
     #[error("the terminal has hung up")]

@@ -109,12 +109,12 @@ where
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<u8, Error>> {
         if self.poll_output(cx).is_ready() || self.poll_drained(cx).is_ready() {
             return Poll::Ready(match self.broken.take() {
-                Some((fd, source)) => Err(Error::Local {
-                    action: match fd {
-                        Fd::Stdout => "write to stdout",
-                        Fd::Stderr => "write to stderr",
+                Some((fd, error)) => Err(Error::Unwritable {
+                    stream: match fd {
+                        Fd::Stdout => "stdout",
+                        Fd::Stderr => "stderr",
                     },
-                    source,
+                    error,
                 }),
                 None => self.session.verdict(),
             });
@@ -217,10 +217,7 @@ where
                     };
                     self.buffer.reserve(MAX_STDIN);
                     let read = ready!(poll_read_buf(Pin::new(stdin), cx, &mut self.buffer));
-                    let length = read.map_err(|source| Error::Local {
-                        action: "read stdin",
-                        source,
-                    })?;
+                    let length = read.map_err(Error::Unreadable)?;
                     self.typed = self.buffer.split().freeze();
                     if length == 0 {
                         // Runtimes take the end of a terminal's input for the end of the session, output included.

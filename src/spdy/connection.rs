@@ -26,7 +26,7 @@ pub struct Config {
     /// Bytes that a stream holds unread before the whole connection pauses. One TCP window's worth: bursts don't
     /// pause anyone, and 200 stalled streams stay below 64 MiB.
     pub receive_buffer: usize,
-    /// Bytes that a stream holds unsent before `write` blocks. Two frames: one on its way, one ready.
+    /// Bytes that a stream holds unsent before `write` blocks. Four frames: two on their way, two ready.
     pub send_buffer: usize,
     /// How long SYN_REPLY may take before a stream is given up (client-go: 30 s).
     pub reply_timeout: Duration,
@@ -41,7 +41,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             receive_buffer: 256 * 1024,
-            send_buffer: 2 * MAX_DATA,
+            send_buffer: 4 * MAX_DATA,
             reply_timeout: Duration::from_secs(30),
             ping_period: None,
             silence: Duration::from_secs(60),

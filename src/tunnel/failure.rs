@@ -19,7 +19,7 @@ pub enum Failure {
     /// The runtime says something else.
     #[error("{0}")]
     Other(String),
-    /// The pod's side reset the connection, without a word.
+    /// The pod's side reset the connection, or closed it before it had read all.
     #[error("connection reset by the pod")]
     Reset,
     /// The server never answered the opening of the stream.
@@ -55,6 +55,9 @@ impl Failure {
             Self::PodGone(text)
         } else if text.to_ascii_lowercase().contains("connection refused") {
             Self::Refused(text)
+        } else if text.contains("connection reset by peer") || text.contains("broken pipe") {
+            // Which sockets of the runtime that were is of no interest; that the container did it, is.
+            Self::Reset
         } else {
             Self::Other(text)
         }
@@ -90,5 +93,35 @@ impl From<WriteError> for Failure {
             WriteError::NoReply => Self::NoReply,
             _ => Self::Reset,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_runtimes_are_known() {
+        let text = |text: &str| Failure::from_text(text.as_bytes());
+        let before = "error forwarding port 80 to pod 1, uid : ";
+        let netns = "failed to execute portforward in network namespace \"/var/run/netns/cni-1\": ";
+        for (words, reset) in [
+            (
+                "read tcp4 127.0.0.1:4->127.0.0.1:80: read: connection reset by peer",
+                true,
+            ),
+            (
+                "write tcp4 127.0.0.1:4->127.0.0.1:80: write: broken pipe",
+                true,
+            ),
+            ("something new", false),
+        ] {
+            let failure = text(&format!("{before}{netns}{words}"));
+            assert_eq!(failure == Failure::Reset, reset, "{failure:?}");
+        }
+        let refused = format!("{before}{netns}dial tcp4 127.0.0.1:80: connect: connection refused");
+        assert_eq!(text(&refused), Failure::Refused(refused.clone()));
+        let gone = format!("{before}failed to find sandbox \"1\" in store: not found");
+        assert_eq!(text(&gone), Failure::PodGone(gone.clone()));
     }
 }

@@ -49,11 +49,8 @@ impl Multiplexed {
                 tokio::spawn(Driver::new(shared.clone(), wire, ended_at).run());
             }
             Framing::WebSocket => {
-                let shared = shared.clone();
-                tokio::spawn(async move {
-                    let wire = websocket::WebSocket::new(io, early).await;
-                    Driver::new(shared, wire, ended_at).run().await;
-                });
+                let wire = websocket::WebSocket::new(io, early);
+                tokio::spawn(Driver::new(shared.clone(), wire, ended_at).run());
             }
         }
         Self {

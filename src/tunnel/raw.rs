@@ -20,7 +20,7 @@ const SLICES: usize = 64;
 pub(super) struct Raw<IO> {
     io: IO,
     early: Bytes,
-    buffer: BytesMut,
+    reader: Reader,
     /// Bytes of the first frame in the queue that are already out.
     written: usize,
     unflushed: bool,
@@ -31,7 +31,7 @@ impl<IO> Raw<IO> {
         Self {
             io,
             early,
-            buffer: BytesMut::new(),
+            reader: Reader::default(),
             written: 0,
             unflushed: false,
         }
@@ -43,10 +43,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire for Raw<IO> {
         if !self.early.is_empty() {
             return Poll::Ready(Ok(Some(std::mem::take(&mut self.early))));
         }
-        // Reuses the block once nobody holds a slice of it.
-        self.buffer.reserve(READ);
-        let length = ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.buffer))?;
-        Poll::Ready(Ok((length > 0).then(|| self.buffer.split().freeze())))
+        self.reader.poll_read(&mut self.io, cx)
     }
 
     fn poll_send(
@@ -80,6 +77,34 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire for Raw<IO> {
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// Reads blocks and hands them out without a copy.
+#[derive(Default)]
+pub(super) struct Reader(BytesMut);
+
+impl Reader {
+    /// `None` at the end.
+    pub(super) fn poll_read(
+        &mut self,
+        io: &mut (impl AsyncRead + Unpin),
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Option<Bytes>>> {
+        // Reuses the block once nobody holds a slice of it.
+        self.0.reserve(READ);
+        // TLS gives a record at a time; a frame in one piece costs one system call less on its way out. The end, or
+        // an error, shows again with the next call.
+        while self.0.len() < READ {
+            match poll_read_buf(Pin::new(&mut *io), cx, &mut self.0) {
+                Poll::Ready(Ok(1..)) => {}
+                _ if !self.0.is_empty() => break,
+                Poll::Ready(Ok(_)) => return Poll::Ready(Ok(None)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(Some(self.0.split().freeze())))
     }
 }
 

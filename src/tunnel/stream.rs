@@ -1,5 +1,6 @@
 //! One connection to a port of the pod: a data stream, and an error stream with the verdict.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -8,16 +9,19 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::Failure;
 use super::multiplexed::{Handle, State};
 use crate::spdy::{ReadError, Status, StreamId, WriteError};
+use crate::splice::Far;
 
 /// How long the verdict may stay out once the data has ended, and the end of the data once the error stream has
 /// spoken. A runtime sends one right after the other; the pair timeout's text comes with no end at all.
 const VERDICT: Duration = Duration::from_secs(5);
+/// Bytes that a reader holds at a time, about: enough for one system call to be worth its while.
+const FETCH: usize = 128 * 1024;
 /// Bytes of an error text that are kept.
 const MAX_TEXT: usize = 4 * 1024;
 
@@ -35,7 +39,7 @@ pub struct Stream {
     pub(super) data: StreamId,
     error: StreamId,
     /// Received and not yet consumed.
-    chunk: Bytes,
+    chunks: VecDeque<Bytes>,
     verdict: Verdict,
 }
 
@@ -56,7 +60,7 @@ impl Stream {
             tunnel,
             data,
             error,
-            chunk: Bytes::new(),
+            chunks: VecDeque::new(),
             verdict: Verdict {
                 text: Vec::new(),
                 error: None,
@@ -74,23 +78,29 @@ impl Stream {
         state.wake_driver();
     }
 
-    /// The next bytes; empty at a clean end. Cancel-safe.
+    /// Fetches what has been received, as far as there is room for more. Ready without any at a clean end.
     ///
     /// # Errors
     /// A [`Failure`], after the last byte.
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    fn poll_fetch(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(spoken) = &self.verdict.spoken {
-            return Poll::Ready(spoken.clone().map(|()| Bytes::new()).map_err(Into::into));
+            return Poll::Ready(spoken.clone().map_err(Into::into));
         }
         let tunnel = self.tunnel.clone();
         let mut state = tunnel.0.lock();
         let paused = state.connection.paused();
-        let read = self.read_data(&mut state);
+        let mut length: usize = self.chunks.iter().map(Bytes::len).sum();
+        while length < FETCH
+            && let Some(chunk) = self.read_data(&mut state)
+        {
+            length += chunk.len();
+            self.chunks.push_back(chunk);
+        }
         if paused && !state.connection.paused() {
             state.wake_driver();
         }
-        if let Some(chunk) = read {
-            return Poll::Ready(Ok(chunk));
+        if length > 0 {
+            return Poll::Ready(Ok(()));
         }
         self.read_error(&mut state);
         if self.verdict.data.is_none() {
@@ -103,7 +113,7 @@ impl Stream {
 
         let spoken = ready!(self.verdict.poll(cx));
         self.verdict.spoken = Some(spoken.clone());
-        Poll::Ready(spoken.map(|()| Bytes::new()).map_err(Into::into))
+        Poll::Ready(spoken.map_err(Into::into))
     }
 
     fn read_data(&mut self, state: &mut State) -> Option<Bytes> {
@@ -169,17 +179,45 @@ impl Verdict {
     }
 }
 
-impl AsyncBufRead for Stream {
-    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
-        let this = self.get_mut();
-        if this.chunk.is_empty() {
-            this.chunk = ready!(this.poll_chunk(cx))?;
+impl Far for Stream {
+    fn poll_chunks(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&VecDeque<Bytes>>> {
+        if self.chunks.is_empty() {
+            ready!(self.poll_fetch(cx))?;
         }
-        Poll::Ready(Ok(&this.chunk))
+        Poll::Ready(Ok(&self.chunks))
     }
 
-    fn consume(self: Pin<&mut Self>, amount: usize) {
-        self.get_mut().chunk.advance(amount);
+    fn consume(&mut self, mut length: usize) {
+        while let Some(chunk) = self.chunks.front_mut() {
+            if length < chunk.len() {
+                chunk.advance(length);
+                return;
+            }
+            length -= chunk.len();
+            self.chunks.pop_front();
+        }
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<io::Result<()>> {
+        let mut state = self.tunnel.0.lock();
+        match state.connection.write(self.data, data) {
+            Ok(_) => {
+                state.wake_driver();
+                Poll::Ready(Ok(()))
+            }
+            Err(WriteError::Blocked) => {
+                state.wakers.writer(self.data, cx);
+                Poll::Pending
+            }
+            Err(WriteError::Finished) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            Err(error) => Poll::Ready(Err(Failure::from(error).into())),
+        }
+    }
+
+    fn finish(&mut self) {
+        let mut state = self.tunnel.0.lock();
+        state.connection.finish(self.data);
+        state.wake_driver();
     }
 }
 
@@ -189,9 +227,12 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let chunk = ready!(self.as_mut().poll_fill_buf(cx))?;
-        let length = chunk.len().min(buf.remaining());
-        buf.put_slice(chunk.get(..length).unwrap_or_default());
+        let mut length = 0;
+        for chunk in ready!(self.poll_chunks(cx))? {
+            let part = chunk.get(..buf.remaining().min(chunk.len()));
+            buf.put_slice(part.unwrap_or_default());
+            length += part.map_or(0, <[u8]>::len);
+        }
         self.consume(length);
         Poll::Ready(Ok(()))
     }
@@ -207,24 +248,13 @@ impl AsyncWrite for Stream {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let mut state = self.tunnel.0.lock();
-        let room = state.connection.writable(self.data);
-        let part = buf.get(..room.min(buf.len())).unwrap_or_default();
-        match state
-            .connection
-            .write(self.data, &mut Bytes::copy_from_slice(part))
-        {
-            Ok(length) => {
-                state.wake_driver();
-                Poll::Ready(Ok(length))
-            }
-            Err(WriteError::Blocked) => {
-                state.wakers.writer(self.data, cx);
-                Poll::Pending
-            }
-            Err(WriteError::Finished) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            Err(error) => Poll::Ready(Err(Failure::from(error).into())),
-        }
+        let this = self.get_mut();
+        let room = this.tunnel.0.lock().connection.writable(this.data);
+        // Not less than a byte: it takes a try to be told when there is room.
+        let part = buf.get(..room.clamp(1, buf.len())).unwrap_or_default();
+        let mut data = Bytes::copy_from_slice(part);
+        ready!(this.poll_send(cx, &mut data))?;
+        Poll::Ready(Ok(part.len() - data.len()))
     }
 
     /// Nothing to do: the driver sends on its own.
@@ -234,9 +264,7 @@ impl AsyncWrite for Stream {
 
     /// Half-close: FIN after what was written. Returns at once.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut state = self.tunnel.0.lock();
-        state.connection.finish(self.data);
-        state.wake_driver();
+        self.get_mut().finish();
         Poll::Ready(Ok(()))
     }
 }

@@ -16,7 +16,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("exec", &["spdy", "tunnel", "untrusted"]),
     ("dial", &["cluster", "exec", "tunnel", "untrusted"]),
     ("cluster", &["untrusted"]),
-    ("tunnel", &["spdy", "untrusted"]),
+    ("tunnel", &["spdy", "splice", "untrusted"]),
     ("splice", &[]),
     ("spdy", &[]),
     ("untrusted", &[]),

@@ -4,14 +4,20 @@
 #[path = "../playground/mod.rs"]
 mod playground;
 
+mod bad_input;
 mod cluster;
+mod connect;
 mod exec;
 mod faults;
+mod forward;
 mod generated;
 mod kubectl;
 mod layers;
 mod portforward;
+mod program;
 mod rbac;
+mod side_by_side;
+mod ssh;
 mod tools;
 mod try_it;
 mod upgrade;

@@ -349,6 +349,20 @@ impl Playground {
         self.sandbox(namespace, name).serve(port, service.into());
     }
 
+    /// Where a port of a pod listens on this machine, to reach it without any forward.
+    ///
+    /// # Errors
+    /// If nobody listens there.
+    pub(crate) fn service_address(
+        &self,
+        namespace: &str,
+        name: &str,
+        port: u16,
+    ) -> std::io::Result<SocketAddr> {
+        let sandbox = self.sandbox(namespace, name);
+        self.runtime().block_on(sandbox.address(port))
+    }
+
     /// Ends a pod's processes; its object stays, with a deletion timestamp, as during a graceful deletion.
     pub(crate) fn kill_pod(&self, namespace: &str, name: &str) {
         self.update_pod(namespace, name, |pod| {

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::faults::Behaviour;
 use super::ports::{self, Service};
+use super::server;
 use super::sshd::Sshd;
 use super::tls::random_hex;
 use super::wire::lock;
@@ -104,7 +105,7 @@ impl Sandbox {
     }
 
     /// Where the service of a port listens; it is started when first asked for.
-    async fn address(self: &Arc<Self>, port: u16) -> io::Result<SocketAddr> {
+    pub(crate) async fn address(self: &Arc<Self>, port: u16) -> io::Result<SocketAddr> {
         let chosen = lock(&self.services).get(&port).cloned();
         let service = chosen.unwrap_or_else(|| match port {
             ports::SSH if self.sshd.is_some() => Some(Service::Builtin(ports::SSH)),
@@ -118,7 +119,9 @@ impl Sandbox {
         if let Some(address) = listening.get(&port) {
             return Ok(*address);
         }
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        // many connections at once must find room in the queue: one that does not is tried again after a second
+        let listener = server::bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        let listener = TcpListener::from_std(listener)?;
         let address = listener.local_addr()?;
         listening.insert(port, address);
         tokio::spawn(self.clone().accept(listener, service));
@@ -231,7 +234,10 @@ pub(crate) async fn forward<Id: Copy>(
         );
         return Err(fail(false, false, text));
     }
-    sleep(behaviour.dial_delay).await;
+    if !behaviour.dial_delay.is_zero() {
+        // even no time at all is a millisecond to the timer
+        sleep(behaviour.dial_delay).await;
+    }
     let namespace = format!(
         "failed to execute portforward in network namespace \"/var/run/netns/cni-{}\"",
         &sandbox.id[..8]

@@ -58,7 +58,10 @@ pub(crate) fn read(
     if verb == "get" {
         let object = world
             .get(resource, namespace, name)
-            .ok_or_else(|| Refusal::not_found(plural, name))?;
+            .ok_or_else(|| match resource.group {
+                "" => Refusal::not_found(plural, name),
+                group => Refusal::not_found(&format!("{plural}.{group}"), name),
+            })?;
         let answer = match table {
             true => pod_table(&[object], ""),
             false => object.clone(),

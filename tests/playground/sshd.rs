@@ -61,6 +61,7 @@ impl Sshd {
         Ok(())
     }
 
+    /// A pod has a home of its own: the start-up files of whoever runs the playground are not for it.
     fn config(&self) -> String {
         let folder = self.folder.display();
         let mark = self.mark();
@@ -76,7 +77,7 @@ impl Sshd {
              PrintMotd no\n\
              UseDNS no\n\
              MaxSessions 100\n\
-             SetEnv {mark}\n\
+             SetEnv {mark} HOME={folder}\n\
              Subsystem sftp internal-sftp\n"
         )
     }

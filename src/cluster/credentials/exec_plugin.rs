@@ -199,7 +199,7 @@ impl ExecPlugin {
             .or_else(|json| serde_yaml::from_slice(output).map_err(|_| json))
             .map_err(|error| {
                 self.failed(format_args!(
-                    "its output is no ExecCredential (line {}, column {})",
+                    "printed no ExecCredential (line {}, column {})",
                     error.line(),
                     error.column()
                 ))

@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use kube::config::Cluster;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -156,7 +156,10 @@ impl Connector {
         let connector = TlsConnector::from(self.tls);
         let io = match wire {
             Wire::Tcp(tcp) => Io::Tls(Box::new(
-                connector.connect(name, tcp).await.map_err(failed)?,
+                connector
+                    .connect(name, buffered(tcp))
+                    .await
+                    .map_err(failed)?,
             )),
             Wire::Tls(tls) => Io::Nested(Box::new(
                 connector.connect(name, *tls).await.map_err(failed)?,
@@ -229,7 +232,9 @@ impl Connector {
             Some(config) => {
                 let name = ServerName::try_from(proxy.host.clone())
                     .map_err(|error| failed(None, error.to_string()))?;
-                let connecting = TlsConnector::from(config.clone()).connect(name, tcp).await;
+                let connecting = TlsConnector::from(config.clone())
+                    .connect(name, buffered(tcp))
+                    .await;
                 Wire::Tls(Box::new(
                     connecting.map_err(|error| failed(None, tls::explain(&error)))?,
                 ))
@@ -291,10 +296,15 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// For everything up to the end of the TLS handshake, as in client-go.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// rustls reads 4 KiB at a time, four system calls for a full record; below it, four records are read at once.
+fn buffered(tcp: TcpStream) -> BufReader<TcpStream> {
+    BufReader::with_capacity(64 * 1024, tcp)
+}
+
 /// What leads to the server before the server's own TLS.
 enum Wire {
     Tcp(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<BufReader<TcpStream>>>),
 }
 
 /// A connection to the API server as a pair of byte streams, whatever leads there.
@@ -306,9 +316,9 @@ pub struct Connection {
 
 enum Io {
     Tcp(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<BufReader<TcpStream>>>),
     /// TLS to the server inside TLS to an https proxy.
-    Nested(Box<TlsStream<TlsStream<TcpStream>>>),
+    Nested(Box<TlsStream<TlsStream<BufReader<TcpStream>>>>),
 }
 
 macro_rules! each_io {

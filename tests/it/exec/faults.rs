@@ -252,7 +252,7 @@ fn a_closed_stdout_is_drained_and_is_a_failure() {
         let mut stdout = child.stdout.take().unwrap();
         stdout.read_exact(&mut first).unwrap();
         drop(stdout);
-        assert_eq!(wait(&mut child).code(), Some(74), "{transport:?}");
+        assert_eq!(wait(&mut child).code(), Some(141), "{transport:?}");
         let mut stderr = String::new();
         child
             .stderr
@@ -260,10 +260,7 @@ fn a_closed_stdout_is_drained_and_is_a_failure() {
             .unwrap()
             .read_to_string(&mut stderr)
             .unwrap();
-        assert!(
-            stderr.starts_with("two\nerror: cannot write to stdout: "),
-            "{transport:?}: {stderr}"
-        );
+        assert_eq!(stderr, "two\n", "{transport:?}");
         let done = playground.folder().join("pods/default/web/main/done");
         std::fs::remove_file(done).expect("the command went on to its end");
     }
@@ -281,9 +278,27 @@ fn a_closed_stdout_does_not_keep_us_for_ever() {
         child
     });
     for child in &mut children {
-        assert_eq!(wait(child).code(), Some(74));
+        assert_eq!(wait(child).code(), Some(141));
     }
     assert!(started.elapsed() < Duration::from_secs(30));
+}
+
+#[test]
+fn a_full_disk_is_a_failure() {
+    let playground = playground();
+    for transport in TRANSPORTS {
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let arguments = ["web", "--", "sh", "-c", "echo lost; echo told >&2"];
+        let mut command = exec(kpf(), &playground, "admin", transport, &arguments);
+        let mut child = command.stdout(full.unwrap()).spawn().unwrap();
+        assert_eq!(wait(&mut child).code(), Some(74), "{transport:?}");
+        let mut stderr = String::new();
+        let mut errors = child.stderr.take().unwrap();
+        errors.read_to_string(&mut stderr).unwrap();
+        let line = "error: cannot write to stdout: No space left on device (os error 28)\n";
+        assert!(stderr.ends_with(line), "{transport:?}: {stderr}");
+        assert!(stderr.starts_with("told\n"), "{transport:?}: {stderr}");
+    }
 }
 
 /// A truncated upload must not pass for a whole one.

@@ -1,0 +1,109 @@
+//! `cargo bench --bench forward`: kpf and kubectl side by side on the playground.
+//!
+//! The playground runs in a process of its own, so that a client's CPU is the client's. Every load runs with one
+//! client after the other, round by round, so that a machine that is busy for a while is busy for all of them; read
+//! the ratios rather than the figures. kubectl is the one that `KPF_BENCH_KUBECTL` names or the one on PATH; without
+//! one kpf is measured alone.
+//!
+//! Without cargo's `--bench`, as in `cargo test --bench forward`, it is a smoke test: as `--quick`.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`ground`] | the playground, in a process of its own |
+//! | [`clients`] | direct, kpf and kubectl, and how they are started |
+//! | [`process`] | a child, what it said and what it used |
+//! | [`load`], [`flow`] | what is done with a client |
+//! | [`figure`], [`table`] | what comes out, and what it should be |
+#![allow(clippy::print_stderr, clippy::print_stdout, reason = "a command line")]
+
+mod clients;
+mod figure;
+mod flow;
+mod ground;
+mod load;
+#[path = "../playground/mod.rs"]
+mod playground;
+mod process;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser;
+
+use clients::Client;
+use ground::Ground;
+use load::{Load, Size};
+use table::Table;
+
+/// Measures kpf against kubectl on the playground.
+#[derive(Parser)]
+#[command(name = "forward", max_term_width = 100)]
+struct Arguments {
+    /// How often everything is measured [default: 3, with --quick 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: Option<u32>,
+    /// Everything small: shows that it works, in seconds
+    #[arg(long)]
+    quick: bool,
+    /// Write all samples to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Only loads whose name contains this
+    #[arg(value_name = "LOAD", default_value = "")]
+    only: String,
+    /// What cargo says to every benchmark
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> ExitCode {
+    let is_ground = std::env::args_os()
+        .nth(1)
+        .is_some_and(|first| first == ground::ARGUMENT);
+    let ended = match is_ground {
+        true => ground::serve().map(|()| ExitCode::SUCCESS),
+        false => run(&Arguments::parse()),
+    };
+    ended.unwrap_or_else(|error| {
+        eprintln!("bench: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let quick = arguments.quick || !arguments.bench;
+    let size = if quick { Size::QUICK } else { Size::FULL };
+    let rounds = arguments.rounds.unwrap_or(if quick { 1 } else { 3 });
+    let ground = Ground::start()?;
+    let clients = Client::all();
+    let mut table = Table::new(&clients);
+    for round in 1..=rounds {
+        for load in Load::ALL {
+            let name = load.to_string();
+            if !name.contains(&arguments.only) {
+                continue;
+            }
+            for (column, client) in clients.iter().enumerate() {
+                eprintln!("round {round} of {rounds}: {name}, {client}");
+                match load.run(client, &ground, &size) {
+                    Ok(samples) => table.add(column, samples),
+                    Err(error) => table.fail(column, format!("{name}: {error:#}")),
+                }
+            }
+        }
+    }
+    if quick {
+        println!("A quick run: {size}. Its figures say little.\n");
+    }
+    print!("{}", table.markdown(rounds));
+    if let Some(file) = &arguments.json {
+        let json = serde_json::to_string_pretty(&table.json(rounds))?;
+        std::fs::write(file, json + "\n").with_context(|| format!("writing {}", file.display()))?;
+    }
+    Ok(match table.kpf_failed() {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
+    })
+}
