@@ -29,7 +29,7 @@ pub(crate) struct Program<'a> {
     pub(crate) tty: bool,
 }
 
-/// A running command. Its process group ends when this is dropped.
+/// A running command. Its process group ends when this is dropped before the command has ended.
 pub(crate) struct Process {
     child: Child,
     group: Option<Pid>,
@@ -120,8 +120,11 @@ impl Process {
         self.terminal.clone().map(Terminal)
     }
 
+    /// What it has left behind when it ends stays, as in any container; see [`end_marked`].
     pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
-        self.child.wait().await
+        let ended = self.child.wait().await?;
+        self.group = None;
+        Ok(ended)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt as _;
 
-use super::{Ended, TRANSPORTS, Transport, exec, kpf, playground, run, wait};
+use super::{Ended, TRANSPORTS, Transport, exec, kpf, playground, run, until, wait};
 use crate::playground::Playground;
 use crate::playground::faults::{Answer, ExecEnd, ExecFaults, Request};
 
@@ -357,6 +357,75 @@ fn a_process_that_outlives_its_command_is_left_alone() {
             "(sleep 0.3; echo late) & echo early",
         );
         assert_eq!((ended.code, &*ended.stdout()), (Some(0), "early\nlate\n"));
+    }
+}
+
+/// The playground's own promise: commands end with it, wherever they have got to.
+#[test]
+fn nothing_outlives_the_playground() {
+    let playground = playground();
+    let file = playground.folder().join("pods/default/web/main/pids");
+    let script = "sleep 1000 >/dev/null 2>&1 </dev/null & echo $! >pids; \
+                  setsid sleep 1000 >/dev/null 2>&1 </dev/null & echo started";
+    let ended = sh(&playground, Transport::Spdy, script);
+    assert_eq!(ended.stdout(), "started\n", "{}", ended.stderr);
+    let arguments = [
+        "web",
+        "--",
+        "sh",
+        "-c",
+        "echo $$ >>pids; echo ready; sleep 1000",
+    ];
+    let mut command = exec(
+        kpf(),
+        &playground,
+        "admin",
+        Transport::WebSocket,
+        &arguments,
+    );
+    let mut child = command.spawn().unwrap();
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut [0; 6])
+        .unwrap();
+    // its client goes, and it stays, as on a real node
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let pids = std::fs::read_to_string(file).unwrap();
+    let runs = |pid: &str| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        !stat.is_empty() && !stat.contains(") Z ")
+    };
+    assert_eq!(pids.lines().count(), 2);
+    assert!(pids.lines().all(runs), "{pids}");
+    drop(playground);
+    until("all have ended", || !pids.lines().any(runs));
+}
+
+#[test]
+fn a_closed_stdin_is_an_empty_one() {
+    let playground = playground();
+    for transport in TRANSPORTS {
+        let arguments = ["-i", "web", "--", "wc", "-c"];
+        let ours = exec(kpf(), &playground, "admin", transport, &arguments);
+        let mut shell = std::process::Command::new("sh");
+        shell
+            .args(["-c", "exec \"$0\" \"$@\" <&-"])
+            .arg(ours.get_program());
+        shell.args(ours.get_args()).env_clear();
+        for (name, value) in ours.get_envs() {
+            shell.env(name, value.unwrap_or_default());
+        }
+        shell.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let ended = run_from(&mut shell);
+        assert_eq!(
+            (ended.code, &*ended.stdout()),
+            (Some(0), "0\n"),
+            "{}",
+            ended.stderr
+        );
     }
 }
 
