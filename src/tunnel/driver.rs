@@ -1,4 +1,4 @@
-//! The task that pumps a [`spdy::Connection`] over a wire.
+//! The task that pumps a [`crate::spdy::Connection`] over a wire.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
