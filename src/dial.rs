@@ -61,11 +61,11 @@ impl Subresource {
         }
     }
 
-    /// kubectl's words before the server's.
-    fn failed(self) -> &'static str {
+    /// kubectl's words before the server's; what no server has said needs none.
+    fn failed(self, error: &UpgradeError) -> &'static str {
         match self {
-            Self::PortForward => "error upgrading connection: ",
-            Self::Exec => "",
+            Self::PortForward if !error.is_unreachable() => "error upgrading connection: ",
+            _ => "",
         }
     }
 }
@@ -74,7 +74,7 @@ impl Subresource {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The one transport that was tried failed, or failed in a way that the other one would too.
-    #[error("{}{error}{}", .what.failed(), hint(*.what, .pod, [.error]))]
+    #[error("{}{error}{}", .what.failed(.error), hint(*.what, .pod, [.error]))]
     One {
         /// The answer, or the lack of one.
         error: UpgradeError,
@@ -84,7 +84,7 @@ pub enum Error {
         pod: PodRef,
     },
     /// Both were refused.
-    #[error("{}{}{}", .what.failed(), both(.websocket, .spdy), hint(*.what, .pod, [.websocket, .spdy]))]
+    #[error("{}{}{}", .what.failed(.spdy), both(.websocket, .spdy), hint(*.what, .pod, [.websocket, .spdy]))]
     Both {
         /// The answer to the first try.
         websocket: UpgradeError,
