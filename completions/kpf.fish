@@ -59,6 +59,7 @@ complete -c kpf -n "__fish_kpf_needs_command" -s V -l version -d 'Print version'
 complete -c kpf -n "__fish_kpf_needs_command" -f -a "forward" -d 'Forward local ports to pods'
 complete -c kpf -n "__fish_kpf_needs_command" -f -a "port-forward" -d 'Forward local ports to pods'
 complete -c kpf -n "__fish_kpf_needs_command" -f -a "connect" -d 'Attach stdin and stdout to one port of a pod, for ssh\'s ProxyCommand'
+complete -c kpf -n "__fish_kpf_needs_command" -f -a "exec" -d 'Run a command in a container of a pod'
 complete -c kpf -n "__fish_kpf_needs_command" -f -a "completions" -d 'Print the completion script of a shell'
 complete -c kpf -n "__fish_kpf_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c kpf -n "__fish_kpf_using_subcommand forward" -l address -d 'Addresses to listen on, comma separated: IP addresses, or localhost for 127.0.0.1 and ::1' -r
@@ -170,6 +171,45 @@ complete -c kpf -n "__fish_kpf_using_subcommand connect" -l profile-output -r
 complete -c kpf -n "__fish_kpf_using_subcommand connect" -l vmodule -r
 complete -c kpf -n "__fish_kpf_using_subcommand connect" -l warnings-as-errors -r
 complete -c kpf -n "__fish_kpf_using_subcommand connect" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -s c -l container -d 'Container to run it in, also an init or ephemeral one [default: the annotation kubectl.kubernetes.io/default-container names it, else the first]' -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -s i -l stdin -d 'Pass stdin to the command' -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -s t -l tty -d 'Run it in a terminal, if stdin is one; only with -i' -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -s q -l quiet -d 'Say nothing about the choice of a container, nor about a terminal that can\'t be used' -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l pod-running-timeout -d 'How long to wait for a pod that is ready, as in 30s or 1m30s' -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l transport -d 'The protocol to the cluster: websocket, spdy, or websocket first and spdy if that is refused' -r -f -a "auto\t'WebSocket, then SPDY if that is refused'
+websocket\t'SPDY inside a WebSocket'
+spdy\t'SPDY on the upgraded connection itself'"
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -s n -l namespace -d 'Namespace to look in [default: the context\'s]' -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l context -d 'Context of the kubeconfig to use' -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l kubeconfig -d 'Kubeconfig file to use [default: KUBECONFIG, then ~/.kube/config]' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -s v -l v -d 'How much to log to stderr, from 0 to 10' -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l cluster -d 'Cluster of the kubeconfig to use' -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l user -d 'User of the kubeconfig to use' -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -s s -l server -d 'Address and port of the API server' -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l token -d 'Bearer token' -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l username -d 'User name for basic authentication' -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l password -d 'Password for basic authentication' -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l as -d 'User to impersonate' -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l as-group -d 'Group to impersonate; may be given more than once' -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l as-uid -d 'UID to impersonate' -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l as-user-extra -d 'Extra field to impersonate; may be given more than once' -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l certificate-authority -d 'File with the certificates that the server\'s is checked against' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l client-certificate -d 'File with the client\'s certificate' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l client-key -d 'File with the client\'s key' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l tls-server-name -d 'Name that the server\'s certificate must have [default: the host of its address]' -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l insecure-skip-tls-verify -d 'Do not check the server\'s certificate; insecure' -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l request-timeout -d 'How long one request may take, as in 30s or 1m30s; 0 is without end. It does not end a forward' -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l proxy-url -d 'Proxy to the API server, http, https or socks5 [default: the kubeconfig\'s, then HTTPS_PROXY]' -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l cache-dir -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l disable-compression -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l kuberc -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l log-flush-frequency -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l match-server-version -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l profile -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l profile-output -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l vmodule -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l warnings-as-errors -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kpf -n "__fish_kpf_using_subcommand completions" -s n -l namespace -d 'Namespace to look in [default: the context\'s]' -r
 complete -c kpf -n "__fish_kpf_using_subcommand completions" -l context -d 'Context of the kubeconfig to use' -r
 complete -c kpf -n "__fish_kpf_using_subcommand completions" -l kubeconfig -d 'Kubeconfig file to use [default: KUBECONFIG, then ~/.kube/config]' -r -F
@@ -201,7 +241,8 @@ complete -c kpf -n "__fish_kpf_using_subcommand completions" -l profile-output -
 complete -c kpf -n "__fish_kpf_using_subcommand completions" -l vmodule -r
 complete -c kpf -n "__fish_kpf_using_subcommand completions" -l warnings-as-errors -r
 complete -c kpf -n "__fish_kpf_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect completions help" -f -a "forward" -d 'Forward local ports to pods'
-complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect completions help" -f -a "connect" -d 'Attach stdin and stdout to one port of a pod, for ssh\'s ProxyCommand'
-complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect completions help" -f -a "completions" -d 'Print the completion script of a shell'
-complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect completions help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec completions help" -f -a "forward" -d 'Forward local ports to pods'
+complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec completions help" -f -a "connect" -d 'Attach stdin and stdout to one port of a pod, for ssh\'s ProxyCommand'
+complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec completions help" -f -a "exec" -d 'Run a command in a container of a pod'
+complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec completions help" -f -a "completions" -d 'Print the completion script of a shell'
+complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec completions help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -17,7 +17,7 @@ use crate::cluster::target::Target;
 use crate::cluster::target::ports::{Address, RemotePort};
 use crate::cluster::{Environment, Options, Stdin};
 
-pub use self::words::{Forward, Forwards};
+pub use self::words::{ExecCommand, Forward, Forwards};
 
 /// Reach ports and processes inside Kubernetes pods
 #[derive(Parser)]
@@ -112,6 +112,12 @@ pub enum Command {
     /// Attach stdin and stdout to one port of a pod, for ssh's ProxyCommand
     #[command(after_long_help = CONNECT_HELP)]
     Connect(ConnectArgs),
+    /// Run a command in a container of a pod
+    #[command(
+        override_usage = "kpf exec [OPTIONS] TARGET -- COMMAND [ARGS]...",
+        after_long_help = EXEC_HELP
+    )]
+    Exec(ExecArgs),
     /// Print the completion script of a shell
     #[command(after_long_help = COMPLETIONS_HELP)]
     Completions {
@@ -161,6 +167,75 @@ pub struct ConnectArgs {
     pub reach: ReachArgs,
 }
 
+/// `kpf exec`.
+#[derive(Args)]
+pub struct ExecArgs {
+    /// What to run, and where.
+    #[command(flatten)]
+    pub command: ExecCommand,
+
+    /// Container to run it in, also an init or ephemeral one [default: the annotation
+    /// kubectl.kubernetes.io/default-container names it, else the first]
+    #[arg(short, long, value_name = "NAME")]
+    container: Option<String>,
+
+    /// Pass stdin to the command
+    #[arg(
+        short = 'i',
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value = "false",
+        hide_default_value = true,
+        value_parser = values::boolean,
+        action = ArgAction::Set
+    )]
+    pub stdin: bool,
+
+    /// Run it in a terminal, if stdin is one; only with -i
+    #[arg(
+        short,
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value = "false",
+        hide_default_value = true,
+        value_parser = values::boolean,
+        action = ArgAction::Set
+    )]
+    pub tty: bool,
+
+    /// Say nothing about the choice of a container, nor about a terminal that can't be used
+    #[arg(
+        short,
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value = "false",
+        hide_default_value = true,
+        value_parser = values::boolean,
+        action = ArgAction::Set
+    )]
+    pub quiet: bool,
+
+    /// How to reach the pod.
+    #[command(flatten)]
+    pub reach: ReachArgs,
+}
+
+impl ExecArgs {
+    /// The container that was asked for. An empty name counts as none, as in kubectl.
+    pub fn container(&self) -> Option<&str> {
+        self.container.as_deref().filter(|name| !name.is_empty())
+    }
+}
+
 /// What every command that dials a pod has.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct ReachArgs {
@@ -170,7 +245,8 @@ pub struct ReachArgs {
 
     /// The protocol to the cluster: websocket, spdy, or websocket first and spdy if that is refused
     ///
-    /// KUBECTL_PORT_FORWARD_WEBSOCKETS=false makes auto mean spdy, as it does for kubectl.
+    /// KUBECTL_PORT_FORWARD_WEBSOCKETS=false, or KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false for exec, makes auto mean spdy,
+    /// as it does for kubectl.
     #[arg(
         long,
         value_name = "PROTOCOL",
@@ -181,17 +257,30 @@ pub struct ReachArgs {
 }
 
 impl ReachArgs {
-    /// The transport for port-forward: the flag's, or what kubectl's environment variable makes of `auto`.
-    pub fn transport(&self, environment: &Environment) -> Transport {
+    /// The flag's transport, or what kubectl's environment variable makes of `auto`.
+    pub fn transport(&self, streaming: Streaming, environment: &Environment) -> Transport {
+        let variable = match streaming {
+            Streaming::PortForward => "KUBECTL_PORT_FORWARD_WEBSOCKETS",
+            Streaming::Exec => "KUBECTL_REMOTE_COMMAND_WEBSOCKETS",
+        };
         // kubectl looks for this word and nothing else, in any case
         let disabled = environment
-            .text(&["KUBECTL_PORT_FORWARD_WEBSOCKETS"])
+            .text(&[variable])
             .is_some_and(|value| value.eq_ignore_ascii_case("false"));
         match self.transport {
             Transport::Auto if disabled => Transport::Spdy,
             transport => transport,
         }
     }
+}
+
+/// What is streamed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Streaming {
+    /// Connections to a pod's ports.
+    PortForward,
+    /// A command's input and output.
+    Exec,
 }
 
 /// The protocol that carries the streams.
@@ -394,12 +483,13 @@ Examples:
   kpf svc/web 8080:80                         forward localhost:8080 to port 80 of a service
   kpf forward pod/web 8080:80 svc/db 5432     two targets at once
   ssh -o ProxyCommand='kpf connect %h %p' web.shop.kpf
+  kpf exec -it deploy/api -- sh               a shell in a pod of a deployment
 
 A first word that is no command starts a forward. A pod that is named like a command is written pod/NAME.
 
 Exit codes: 0 success, 1 wrong usage or any other failure, 68 no such pod or it is not running, 69 the cluster can't be \
 reached, 74 lost while connected, 77 forbidden or not logged in, 111 the pod refused the port, 141 nobody reads stdout. Above 1 they come from \
-connect only.";
+connect only; exec has those of the command, 74 and 141.";
 
 const FORWARD_HELP: &str = "\
 Examples:
@@ -422,6 +512,16 @@ Examples:
 
 Exit codes: 0 success, 1 wrong usage or any other failure, 68 no such pod or it is not running, 69 the cluster can't be \
 reached, 74 lost while connected, 77 forbidden or not logged in, 111 the pod refused the port, 141 nobody reads stdout.";
+
+const EXEC_HELP: &str = "\
+Examples:
+  kpf exec web -- ls -l /srv                  run a command in the pod web
+  kpf exec -it deploy/api -c app -- sh        a shell in the container app of a pod of the deployment
+  kpf exec -i db-0 -- psql < dump.sql         stdin for the command, byte by byte
+  kpf exec shop/web -- tar cz /srv > srv.tgz  its output in a file
+
+Exit codes: the command's own, with a line on stderr if it is not 0; 1 wrong usage or any other failure; 74 the \
+connection ended before the command's exit status came, or stdin or stdout failed; 141 nobody reads stdout.";
 
 const COMPLETIONS_HELP: &str = "\
 Examples:
@@ -565,6 +665,79 @@ mod tests {
     }
 
     #[test]
+    fn a_command_in_a_container_stands_after_two_dashes() {
+        let exec = |line: &str| match parsed(line).command {
+            Command::Exec(args) => args,
+            _ => panic!("`{line}` is no exec"),
+        };
+        for (line, stdin, tty, quiet) in [
+            ("kpf exec web -- ls -l", false, false, false),
+            ("kpf -n shop exec web -it -- ls -l", true, true, false),
+            ("kpf exec -ti web -q -- ls -l", true, true, true),
+            (
+                "kpf exec --stdin --tty=false web --quiet=false -- ls -l",
+                true,
+                false,
+                false,
+            ),
+            ("kpf exec -i=false -t web -- ls -l", false, true, false),
+        ] {
+            let args = exec(line);
+            assert_eq!(args.command.target.to_string(), "pod/web", "{line}");
+            assert_eq!(args.command.words, ["ls", "-l"], "{line}");
+            assert_eq!(
+                (args.stdin, args.tty, args.quiet),
+                (stdin, tty, quiet),
+                "{line}"
+            );
+            assert_eq!(args.container(), None, "{line}");
+        }
+        let args = exec("kpf exec deploy/web -c app -n shop -- sh -c -i --");
+        assert_eq!(args.container(), Some("app"));
+        assert_eq!(args.command.words, ["sh", "-c", "-i", "--"]);
+        assert_eq!(exec("kpf exec web -c= -- ls").container(), None);
+    }
+
+    #[test]
+    fn wrong_usage_of_exec_is_told_in_kubectls_words() {
+        for (line, error) in [
+            ("kpf exec", "pod, type/name or --filename must be specified"),
+            (
+                "kpf exec -- ls",
+                "pod, type/name or --filename must be specified",
+            ),
+            (
+                "kpf exec web",
+                "you must specify at least one command for the container",
+            ),
+            (
+                "kpf exec web --",
+                "you must specify at least one command for the container",
+            ),
+            (
+                "kpf exec web ls",
+                "exec [POD] [COMMAND] is not supported anymore. Use exec [POD] -- [COMMAND] instead",
+            ),
+            (
+                "kpf exec web ls -- pwd",
+                "exec [POD] [COMMAND] is not supported anymore. Use exec [POD] -- [COMMAND] instead",
+            ),
+            (
+                "kpf exec web --pod-running-timeout=0 -- ls",
+                "--pod-running-timeout must be higher than zero",
+            ),
+            ("kpf exec a//b -- ls", "`a//b` lacks a type"),
+            ("kpf exec -i=maybe web -- ls", "neither true nor false"),
+        ] {
+            let wrong = parse(line)
+                .err()
+                .unwrap_or_else(|| panic!("{line} is fine"));
+            assert_eq!(exit_code(&wrong), 1, "{line}");
+            assert!(wrong.to_string().contains(error), "{line}: {wrong}");
+        }
+    }
+
+    #[test]
     fn a_complaint_is_one_line() {
         for (line, complaint) in [
             ("kpf", None),
@@ -617,10 +790,17 @@ mod tests {
             let environment =
                 Environment::from_iter([("KUBECTL_PORT_FORWARD_WEBSOCKETS", variable)]);
             assert_eq!(
-                args.reach.transport(&environment),
+                args.reach.transport(Streaming::PortForward, &environment),
                 expected,
                 "{flag} {variable}"
             );
+            // each has a variable of its own
+            let flagged = match flag {
+                "auto" => Transport::Auto,
+                _ => expected,
+            };
+            let of_exec = args.reach.transport(Streaming::Exec, &environment);
+            assert_eq!(of_exec, flagged, "{flag} {variable}");
         }
     }
 

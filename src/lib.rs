@@ -2,22 +2,25 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`commands`] | what you type: `forward`, `connect` |
-//! | [`dial`] | a cluster and a pod become a tunnel: WebSocket first, SPDY when refused |
+//! | [`commands`] | what you type: `forward`, `connect`, `exec` |
+//! | [`dial`] | a cluster and a pod become a tunnel or a running command: WebSocket first, SPDY when refused |
 //! | [`cluster`] | who and where: kubeconfig, credentials, proxies, one HTTP client, target to pod |
 //! | [`tunnel`] | one upgraded connection shared by many streams |
+//! | [`exec`] | a command in a container: its streams and its exit status |
 //! | [`spdy`] | SPDY/3.1 without IO, clock or Kubernetes |
 //! | [`splice`] | what happens on a stream: copy both ways, half-close, counters |
 //! | [`untrusted`] | text from servers and pods, made fit to show |
 //! | [`cli`], [`ui`] | the words that people type and read |
 //!
-//! Imports point one way only: `commands` to `dial` to `cluster` and `tunnel`, `tunnel` to `spdy`.
+//! Imports point one way only: `commands` to `dial` to `cluster`, `exec` and `tunnel`, `exec` to `tunnel`, `tunnel` to
+//! `spdy`.
 #![forbid(unsafe_code)]
 
 pub mod cli;
 pub mod cluster;
 pub mod commands;
 pub mod dial;
+pub mod exec;
 pub mod spdy;
 pub mod splice;
 pub mod tunnel;

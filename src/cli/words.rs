@@ -81,6 +81,72 @@ impl Args for Forwards {
     }
 }
 
+/// What `exec` is to run, and where.
+pub struct ExecCommand {
+    /// Where.
+    pub target: Target,
+    /// The program and its arguments; at least one word.
+    pub words: Vec<OsString>,
+}
+
+impl FromArgMatches for ExecCommand {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        let wrong = |what: &str| Error::raw(ErrorKind::ValueValidation, what);
+        let mut before = matches.get_many::<String>(TARGET).into_iter().flatten();
+        let words = matches.get_many::<OsString>(COMMAND).into_iter().flatten();
+        let words: Vec<OsString> = words.cloned().collect();
+        // kubectl's words, and its order
+        let Some(target) = before.next() else {
+            return Err(wrong("pod, type/name or --filename must be specified"));
+        };
+        if before.next().is_some() {
+            return Err(wrong(
+                "exec [POD] [COMMAND] is not supported anymore. Use exec [POD] -- [COMMAND] instead",
+            ));
+        }
+        if words.is_empty() {
+            return Err(wrong(
+                "you must specify at least one command for the container",
+            ));
+        }
+        let target = target.parse().map_err(|error| wrong(&format!("{error}")))?;
+        Ok(Self { target, words })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for ExecCommand {
+    fn augment_args(command: Command) -> Command {
+        command
+            .arg(
+                Arg::new(TARGET)
+                    .value_name("TARGET")
+                    .num_args(0..)
+                    .help("The pod, or what leads to one")
+                    .long_help(
+                        "The pod, or what leads to one: NAME, TYPE/NAME, NAMESPACE/NAME, NAMESPACE/TYPE/NAME or \
+                         OBJECT.NAMESPACE[.CONTEXT].kpf",
+                    ),
+            )
+            .arg(
+                Arg::new(COMMAND)
+                    .value_name("COMMAND")
+                    .num_args(0..)
+                    .last(true)
+                    .value_parser(clap::value_parser!(OsString))
+                    .help("The program to run and its arguments, after --"),
+            )
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
 /// Puts the command first: `kpf -n shop connect web 22` becomes `kpf connect -n shop web 22`, and what names no
 /// command is for `forward`: `kpf -n shop svc/web 8080:80` becomes `kpf forward -n shop svc/web 8080:80`.
 ///
@@ -156,6 +222,8 @@ fn is_command(root: &Command, word: &str) -> bool {
 
 const FORWARD: &str = "forward";
 const WORDS: &str = "words";
+const TARGET: &str = "target";
+const COMMAND: &str = "command";
 
 /// kubectl's words.
 const LACKING: &str = "TYPE/NAME and list of ports are required for port-forward";

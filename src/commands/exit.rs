@@ -1,8 +1,10 @@
-//! The exit codes of `connect`: sysexits(3) where one fits, since ssh and scripts have nothing else to go by.
+//! The exit codes of `connect`: sysexits(3) where one fits, since ssh and scripts have nothing else to go by. And those
+//! of `exec`, which are the command's, or kubectl's 1; only a command that was lost is told from one that failed.
 
 use crate::cluster::target::TargetError;
 use crate::cluster::{RequestError, UpgradeError};
 use crate::dial;
+use crate::exec;
 use crate::spdy::OpenError;
 use crate::splice::Broken;
 use crate::tunnel::Failure;
@@ -38,12 +40,23 @@ pub(super) fn code(error: &anyhow::Error) -> u8 {
     error.chain().find_map(of_cause).unwrap_or(OTHER)
 }
 
+/// The code for an error of `exec`.
+pub(super) fn exec_code(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref() {
+        Some(
+            exec::Error::NoStatus(_) | exec::Error::Unreadable(_) | exec::Error::Unwritable { .. },
+        ) => LOST,
+        _ => OTHER,
+    }
+}
+
 fn of_target(error: &TargetError) -> u8 {
     match error {
         TargetError::NotFound { .. }
         | TargetError::NoPods(_)
         | TargetError::NoPodInTime { .. }
-        | TargetError::NotRunning { .. } => NO_POD,
+        | TargetError::NotRunning { .. }
+        | TargetError::Completed { .. } => NO_POD,
         TargetError::NoAnswer { .. } => UNREACHABLE,
         TargetError::Request(error) if error.is_unreachable() => UNREACHABLE,
         TargetError::Request(RequestError::Credentials(_)) => FORBIDDEN,
@@ -102,7 +115,8 @@ mod tests {
             name: "p".to_owned(),
             uid: None,
         };
-        anyhow::Error::new(dial::Error::One { error, pod }).context("around it")
+        let what = dial::Subresource::PortForward;
+        anyhow::Error::new(dial::Error::One { error, what, pod }).context("around it")
     }
 
     #[test]

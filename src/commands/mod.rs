@@ -9,18 +9,20 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{self, Cli, Command};
+use crate::cli::{self, Cli, Command, Streaming};
 use crate::cluster::Stdin;
 use crate::ui::Ui;
 use reach::Reach;
 
 mod connect;
+mod exec;
 mod exit;
 mod forward;
 mod listen;
 mod reach;
 mod signal;
 mod stdio;
+mod terminal;
 
 /// Runs one command line, its first word being the program's name, to its end. Prints its error, if it has one.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -43,13 +45,22 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let Cli { global, command } = cli;
     let (outcome, code): (_, fn(&anyhow::Error) -> u8) = match command {
         Command::Forward(args) => {
-            let reach = Reach::new(&global, &args.reach, Stdin::Free);
+            let reach = Reach::new(&global, &args.reach, Streaming::PortForward, Stdin::Free);
             // kubectl knows only this one code.
             (on_runtime(forward::run(&args, reach, &ui)), |_| exit::OTHER)
         }
         Command::Connect(args) => {
-            let reach = Reach::new(&global, &args.reach, Stdin::Taken);
+            let reach = Reach::new(&global, &args.reach, Streaming::PortForward, Stdin::Taken);
             (on_runtime(connect::run(&args, reach)), exit::code)
+        }
+        Command::Exec(args) => {
+            let stdin = if args.stdin {
+                Stdin::Taken
+            } else {
+                Stdin::Free
+            };
+            let reach = Reach::new(&global, &args.reach, Streaming::Exec, stdin);
+            (on_runtime(exec::run(&args, reach, &ui)), exit::exec_code)
         }
         Command::Completions { shell } => (completions(shell, &ui), |_| exit::OTHER),
     };

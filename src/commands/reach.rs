@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::cli::{self, GlobalArgs, ReachArgs};
+use crate::cli::{self, GlobalArgs, ReachArgs, Streaming};
 use crate::cluster::target::Target;
 use crate::cluster::{Cluster, Environment, Options, Stdin};
 use crate::dial::{Dialer, Transport};
@@ -18,9 +18,14 @@ pub(super) struct Reach {
 }
 
 impl Reach {
-    pub(super) fn new(global: &GlobalArgs, args: &ReachArgs, stdin: Stdin) -> Self {
+    pub(super) fn new(
+        global: &GlobalArgs,
+        args: &ReachArgs,
+        streaming: Streaming,
+        stdin: Stdin,
+    ) -> Self {
         let environment = Environment::capture();
-        let transport = match args.transport(&environment) {
+        let transport = match args.transport(streaming, &environment) {
             cli::Transport::Auto => Transport::Auto,
             cli::Transport::Websocket => Transport::WebSocket,
             cli::Transport::Spdy => Transport::Spdy,

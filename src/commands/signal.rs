@@ -3,28 +3,53 @@
 use std::io;
 use std::process::ExitCode;
 
-/// SIGINT, SIGTERM and SIGHUP, caught from the moment this is made.
+/// Signals that are caught from the moment this is made.
 pub(super) struct Signals {
     #[cfg(unix)]
-    unix: [(tokio::signal::unix::Signal, u8); 3],
+    unix: Vec<(tokio::signal::unix::Signal, u8)>,
 }
 
 impl Signals {
+    /// For a forward. Ctrl-C is how it is meant to end, as in kubectl; SIGTERM and SIGHUP have the shell's 128 + number.
     pub(super) fn new() -> io::Result<Self> {
         #[cfg(unix)]
         {
-            use tokio::signal::unix::{SignalKind, signal};
-            // Ctrl-C is how a forward is meant to end, as in kubectl; the others get the shell's 128 + number.
-            Ok(Self {
-                unix: [
-                    (signal(SignalKind::interrupt())?, 0),
-                    (signal(SignalKind::terminate())?, 128 + 15),
-                    (signal(SignalKind::hangup())?, 128 + 1),
-                ],
-            })
+            use tokio::signal::unix::SignalKind;
+            Self::catch(&[
+                (SignalKind::interrupt(), 0),
+                (SignalKind::terminate(), 128 + 15),
+                (SignalKind::hangup(), 128 + 1),
+            ])
         }
         #[cfg(not(unix))]
         Ok(Self {})
+    }
+
+    /// For a command that is typed at: as in kubectl, each of them is a failure. Whoever isn't typed at catches none, and
+    /// is ended by the signal itself.
+    pub(super) fn at_a_terminal() -> io::Result<Self> {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::SignalKind;
+            Self::catch(&[
+                (SignalKind::interrupt(), 1),
+                (SignalKind::terminate(), 1),
+                (SignalKind::hangup(), 1),
+                (SignalKind::quit(), 1),
+            ])
+        }
+        #[cfg(not(unix))]
+        Ok(Self {})
+    }
+
+    #[cfg(unix)]
+    fn catch(kinds: &[(tokio::signal::unix::SignalKind, u8)]) -> io::Result<Self> {
+        let unix = kinds
+            .iter()
+            .map(|&(kind, code)| Ok((tokio::signal::unix::signal(kind)?, code)));
+        Ok(Self {
+            unix: unix.collect::<io::Result<_>>()?,
+        })
     }
 
     /// Waits for the first of them. Cancel-safe.

@@ -459,6 +459,22 @@ impl Connection {
         Err(ReadError::Blocked)
     }
 
+    /// Whether the peer has accepted a stream that was opened here.
+    ///
+    /// # Errors
+    /// [`ReadError::Blocked`] while it hasn't: [`Event::Replied`] follows, or [`Event::Readable`] if it never will.
+    pub fn replied(&mut self, id: StreamId) -> Result<(), ReadError> {
+        let stream = self.streams.get_mut(&id).ok_or(ReadError::Unknown(id))?;
+        if stream.reply != Reply::Due {
+            return Ok(());
+        }
+        if let Some(ended) = &stream.ended {
+            return Err(ended.clone().into());
+        }
+        stream.reader_waits = true;
+        Err(ReadError::Blocked)
+    }
+
     /// FIN, after what is queued. Once; a second call does nothing.
     pub fn finish(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id)

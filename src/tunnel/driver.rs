@@ -1,4 +1,4 @@
-//! The task that pumps a [`spdy::Connection`] over a wire.
+//! The task that pumps a [`crate::spdy::Connection`] over a wire.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
@@ -12,8 +12,8 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
+use super::multiplexed::{Closing, Shared, State};
 use super::wire::Wire;
-use super::{Closing, Shared, State};
 use crate::spdy::{Event, Lost, Output, StreamId};
 
 /// Chunks that are taken in before others get a turn.
@@ -47,7 +47,7 @@ impl Wakers {
 
     fn take(&mut self, event: &Event) -> Option<Waker> {
         match event {
-            Event::Readable(id) => self.readers.remove(id),
+            Event::Readable(id) | Event::Replied { id, .. } => self.readers.remove(id),
             Event::Writable(id) => self.writers.remove(id),
             _ => None,
         }

@@ -12,7 +12,8 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use super::{Failure, Handle, State};
+use super::Failure;
+use super::multiplexed::{Handle, State};
 use crate::spdy::{ReadError, Status, StreamId, WriteError};
 use crate::splice::Far;
 

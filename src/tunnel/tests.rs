@@ -295,12 +295,18 @@ async fn an_unread_stream_pauses_the_tunnel_and_loses_nothing() {
     });
     // The pause shows as soon as the buffer is full.
     within(async {
-        while !tunnel.handle.0.lock().connection.paused() {
+        while !tunnel.streams.handle.0.lock().connection.paused() {
             tokio::task::yield_now().await;
         }
     })
     .await;
-    let unread = tunnel.handle.0.lock().connection.unread(stream.data);
+    let unread = tunnel
+        .streams
+        .handle
+        .0
+        .lock()
+        .connection
+        .unread(stream.data);
     assert_eq!(unread, Config::default().receive_buffer);
     assert!(!sender.is_finished());
     let mut all = Vec::new();

@@ -96,15 +96,20 @@ async fn route(
             namespace,
             "pods",
             name,
-            "portforward",
+            subresource @ ("portforward" | "exec"),
         ] => {
             let verb = match *request.method() {
                 Method::GET => "get",
                 Method::POST => "create",
                 _ => return Err(Refusal::not_allowed()),
             };
-            authorize(&caller, verb, "", "pods/portforward", namespace, name)?;
-            upgrade(request).of_pod(server, &caller, namespace, name)
+            let resource = format!("pods/{subresource}");
+            authorize(&caller, verb, "", &resource, namespace, name)?;
+            let upgrade = upgrade(request);
+            match subresource {
+                "exec" => upgrade.exec_of_pod(server, &caller, namespace, name),
+                _ => upgrade.of_pod(server, &caller, namespace, name),
+            }
         }
         [
             "api",
@@ -206,10 +211,15 @@ fn resources(group: &str) -> Value {
         .collect();
     let mut version = "v1".to_owned();
     if group.is_empty() {
-        resources.push(json!({
-            "name": "pods/portforward", "singularName": "", "namespaced": true,
-            "kind": "PodPortForwardOptions", "verbs": ["create", "get"],
-        }));
+        for (name, kind) in [
+            ("pods/portforward", "PodPortForwardOptions"),
+            ("pods/exec", "PodExecOptions"),
+        ] {
+            resources.push(json!({
+                "name": name, "singularName": "", "namespaced": true,
+                "kind": kind, "verbs": ["create", "get"],
+            }));
+        }
     } else {
         version = format!("{group}/v1");
     }

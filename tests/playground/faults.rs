@@ -168,6 +168,35 @@ pub(crate) enum Messages {
     Ragged,
 }
 
+/// What goes wrong with commands that are started from now on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ExecFaults {
+    /// The pieces of the Status at their end instead of the true one; none at all if empty.
+    pub(crate) status: Option<Vec<Bytes>>,
+    /// What comes after the Status.
+    pub(crate) end: ExecEnd,
+    /// How long the server takes to accept the streams.
+    pub(crate) late: Duration,
+    /// Nobody reads the command's stdin.
+    pub(crate) stdin_unread: bool,
+}
+
+/// How the connection of a command ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ExecEnd {
+    /// By RST of the streams that are left and GOAWAY, or by Close(1000).
+    #[default]
+    Usual,
+    /// By GOAWAY alone; a WebSocket as usual.
+    GoAway,
+    /// Without a word: the connection's end, but no goodbye of SPDY's or the WebSocket's.
+    Eof,
+    /// By Close with this code; SPDY as usual.
+    Close(u16),
+    /// Not at all: it stays open, and silent.
+    Stay,
+}
+
 /// How the node behaves; new streams follow the latest setting.
 #[derive(Clone, Debug)]
 pub(crate) struct Behaviour {
@@ -186,6 +215,7 @@ pub(crate) struct Behaviour {
     pub(crate) fail_before_dial: Option<String>,
     /// How a new tunnel's bytes are cut into WebSocket messages.
     pub(crate) messages: Messages,
+    pub(crate) exec: ExecFaults,
 }
 
 impl Default for Behaviour {
@@ -199,6 +229,7 @@ impl Default for Behaviour {
             dial_delay: Duration::ZERO,
             fail_before_dial: None,
             messages: Messages::default(),
+            exec: ExecFaults::default(),
         }
     }
 }

@@ -94,7 +94,7 @@ pub(crate) async fn serve(
 }
 
 impl Encoding {
-    fn message(self, channel: u8, bytes: &[u8]) -> Message {
+    pub(crate) fn message(self, channel: u8, bytes: &[u8]) -> Message {
         match self {
             Self::Binary => {
                 let mut message = BytesMut::with_capacity(1 + bytes.len());
@@ -109,7 +109,7 @@ impl Encoding {
         }
     }
 
-    fn parse(self, message: &Message) -> Option<(u8, Bytes)> {
+    pub(crate) fn parse(self, message: &Message) -> Option<(u8, Bytes)> {
         match (self, message) {
             (Self::Binary, Message::Binary(bytes)) => Some((*bytes.first()?, bytes.slice(1..))),
             (Self::Base64, Message::Text(text)) => {

@@ -135,6 +135,9 @@ fn introduce(playground: &Playground, file: &Path) {
     println!("  kpf forward svc/web 8080:http");
     println!("  kpf connect echo 7                  type, and it comes back; Ctrl-D ends it");
     println!("  kpf connect team-b/web 13");
+    println!(
+        "  kpf exec -it web -- sh              a shell, in a folder of its own on this machine"
+    );
     if let Some(ssh) = playground.ssh() {
         println!(
             "  ssh -o ProxyCommand='kpf connect sshd 22' -i {} -o UserKnownHostsFile={} {}@sshd",

@@ -1,7 +1,7 @@
 //! A Kubernetes in one process, for people who try kpf and for its tests.
 //!
-//! It has an API server (TLS, users, roles, objects), a node and a container runtime as far as port-forward
-//! needs them, and faults on demand. It is used as an example (`cargo run --example playground`) and as a module
+//! It has an API server (TLS, users, roles, objects), a node and a container runtime as far as port-forward and exec
+//! need them, and faults on demand. It is used as an example (`cargo run --example playground`) and as a module
 //! of the integration tests, which reach its faults by calls.
 //!
 //! | module | what it is |
@@ -10,6 +10,8 @@
 //! | [`api`], [`read`], [`answer`] | the API server: routes, reading objects, the words of its answers |
 //! | [`access`], [`world`], [`objects`] | users and roles; objects, and which there are at the start |
 //! | [`upgrade`], [`transport`], [`portforward`], [`legacy`] | port-forward in its three forms |
+//! | [`exec`], [`channels`], [`remote_spdy`] | exec, up to the 101 and over both transports |
+//! | [`runtime`], [`process`] | commands in containers: local processes and how they end |
 //! | [`tunnel`] | a handle to an upgraded connection |
 //! | [`node`], [`ports`], [`sshd`] | pods, and what answers on their ports |
 //! | [`faults`] | what goes wrong on purpose, and what was seen |
@@ -19,6 +21,8 @@
 pub(crate) mod access;
 pub(crate) mod answer;
 pub(crate) mod api;
+pub(crate) mod channels;
+pub(crate) mod exec;
 pub(crate) mod faults;
 pub(crate) mod kubeconfig;
 pub(crate) mod legacy;
@@ -26,7 +30,10 @@ pub(crate) mod node;
 pub(crate) mod objects;
 pub(crate) mod portforward;
 pub(crate) mod ports;
+pub(crate) mod process;
 pub(crate) mod read;
+pub(crate) mod remote_spdy;
+pub(crate) mod runtime;
 pub(crate) mod server;
 pub(crate) mod sshd;
 pub(crate) mod tls;
@@ -161,6 +168,7 @@ impl Playground {
             accepted: AtomicU64::new(0),
             tunnels_opened: AtomicU64::new(0),
             tls: Arc::new(authority.server(options.expired_certificate)?),
+            folder: folder.path().to_owned(),
             options,
         });
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -489,6 +497,8 @@ impl Drop for Playground {
             let ended = std::thread::spawn(|| runtime.shutdown_timeout(Duration::from_secs(2)));
             let _ = ended.join();
         }
+        // Commands of containers are in sessions of their own, or have left children.
+        process::end_marked(&self.server.mark());
         if let Some(sshd) = &self.server.sshd {
             sshd.end_commands();
         }

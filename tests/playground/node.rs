@@ -181,7 +181,7 @@ impl Inlet {
         Self { chunks, taken }
     }
 
-    async fn next(&mut self) -> Option<Bytes> {
+    pub(crate) async fn next(&mut self) -> Option<Bytes> {
         let chunk = self.chunks.recv().await;
         self.taken.notify_one();
         chunk

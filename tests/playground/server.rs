@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -32,6 +33,8 @@ const LOG: usize = 10_000;
 /// Everything that the connections share.
 pub(crate) struct Server {
     pub(crate) options: Options,
+    /// For the containers' files.
+    pub(crate) folder: PathBuf,
     /// The minor version that the server claims and acts as.
     pub(crate) minor: u32,
     pub(crate) users: Users,
@@ -141,6 +144,11 @@ impl Server {
             log.pop_front();
         }
         log.push_back(request);
+    }
+
+    /// What every command in a container has in its environment.
+    pub(crate) fn mark(&self) -> String {
+        format!("KPF_PLAYGROUND={}/pods", self.folder.display())
     }
 
     pub(crate) fn next_tunnel(&self) -> u64 {

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpStream;
+
+use super::process;
 
 /// Keys and configuration of the playground's SSH servers.
 #[derive(Debug)]
@@ -114,20 +115,7 @@ impl Sshd {
     /// Ends what was started by SSH and is still there: commands are sessions of their own, and outlive their sshd as on
     /// any machine. A variable in their environment tells whose they are.
     pub(crate) fn end_commands(&self) {
-        let mark = self.mark();
-        for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let name = process.file_name();
-            let pid = name.to_str().and_then(|name| name.parse().ok());
-            let Some(pid) = pid.and_then(Pid::from_raw) else {
-                continue;
-            };
-            // other people's processes, and those that have just ended, can't be read
-            let environment = fs::read(process.path().join("environ")).unwrap_or_default();
-            let mut variables = environment.split(|byte| *byte == 0);
-            if variables.any(|variable| variable == mark.as_bytes()) {
-                let _ = kill_process(pid, Signal::KILL);
-            }
-        }
+        process::end_marked(&self.mark());
     }
 
     fn mark(&self) -> String {

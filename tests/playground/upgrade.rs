@@ -79,8 +79,7 @@ impl Upgrade {
             let message = format!("pod {name} does not have a host assigned");
             return Err(Refusal::bad_request(message));
         }
-        let asks = has_token(self.request.headers(), CONNECTION.as_str(), "upgrade");
-        if !asks {
+        if !self.asks_for_upgrade() {
             return Err(Refusal::bad_request("Upgrade request required"));
         }
         if server.minor >= 31 && self.is_websocket() && !self.tunnel_protocols().is_empty() {
@@ -155,7 +154,7 @@ impl Upgrade {
             .map(|protocol| protocol.trim_start_matches("SPDY/3.1+").to_owned())
             .collect();
         if !offered.iter().any(|protocol| protocol == PROTOCOL) {
-            return cannot_negotiate(&offered);
+            return cannot_negotiate(&offered, &[PROTOCOL]);
         }
         if let Some(refusal) = self.check_websocket() {
             return refusal;
@@ -173,13 +172,24 @@ impl Upgrade {
 
     /// Raw SPDY/3.1: the container runtime's own answer.
     fn spdy(self, server: &Arc<Server>, namespace: &str, sandbox: Arc<Sandbox>) -> Response<Body> {
+        match self.negotiate(&[PROTOCOL]) {
+            Ok(protocol) => {
+                self.switch_to_spdy(server, "spdy", namespace, sandbox);
+                switching_to_spdy(&protocol)
+            }
+            Err(refusal) => *refusal,
+        }
+    }
+
+    /// The first of the client's stream protocols that is among `accepted`, or how a runtime refuses.
+    pub(super) fn negotiate(&self, accepted: &[&str]) -> Result<String, Box<Response<Body>>> {
         let headers = self.request.headers();
         if !has_token(headers, UPGRADE.as_str(), "spdy/3.1") {
             let message = format!(
                 "unable to upgrade: missing upgrade headers in request: {:?}\n",
                 header_names(headers)
             );
-            return text(StatusCode::BAD_REQUEST, message);
+            return Err(text(StatusCode::BAD_REQUEST, message).into());
         }
         let lines: Vec<_> = headers.get_all(STREAM_PROTOCOL).iter().collect();
         if lines.is_empty() {
@@ -187,25 +197,19 @@ impl Upgrade {
                 "unable to upgrade: header X-Stream-Protocol-Version does not exist in request with {} headers\n",
                 headers.keys_len()
             );
-            return text(StatusCode::BAD_REQUEST, message);
+            return Err(text(StatusCode::BAD_REQUEST, message).into());
         }
         let offered = tokens(headers, STREAM_PROTOCOL);
         if offered.is_empty() {
             let message = format!(
                 "unable to upgrade: header X-Stream-Protocol-Version contains {lines:?}, but no valid protocols\n"
             );
-            return text(StatusCode::BAD_REQUEST, message);
+            return Err(text(StatusCode::BAD_REQUEST, message).into());
         }
-        if !offered.iter().any(|protocol| protocol == PROTOCOL) {
-            return cannot_negotiate(&offered);
-        }
-        let response = Response::builder()
-            .status(StatusCode::SWITCHING_PROTOCOLS)
-            .header(CONNECTION, "Upgrade")
-            .header(UPGRADE, "SPDY/3.1")
-            .header(STREAM_PROTOCOL, PROTOCOL);
-        self.switch_to_spdy(server, "spdy", namespace, sandbox);
-        response.body(empty()).expect("well-formed headers")
+        let chosen = offered.iter().find(|it| accepted.contains(&it.as_str()));
+        chosen
+            .cloned()
+            .ok_or_else(|| cannot_negotiate(&offered, accepted).into())
     }
 
     /// The legacy WebSocket, which every version has.
@@ -227,11 +231,7 @@ impl Upgrade {
         };
         let chosen = offered.iter().find(known).cloned();
         if chosen.is_none() && !offered.is_empty() {
-            // x/net's WebSocket server: a status line and nothing else
-            self.visitor
-                .line
-                .answer_instead(b"HTTP/1.1 403 Forbidden\r\n\r\n");
-            return closing(StatusCode::FORBIDDEN);
+            return self.refused_by_websocket();
         }
         let encoding = match chosen.as_deref() {
             Some("v4.base64.channel.k8s.io") => Encoding::Base64,
@@ -276,8 +276,16 @@ impl Upgrade {
         });
     }
 
+    /// x/net's WebSocket server where it knows none of the subprotocols: a status line and nothing else.
+    pub(super) fn refused_by_websocket(&self) -> Response<Body> {
+        self.visitor
+            .line
+            .answer_instead(b"HTTP/1.1 403 Forbidden\r\n\r\n");
+        closing(StatusCode::FORBIDDEN)
+    }
+
     /// Hands the connection over once the 101 is out.
-    fn switch<R>(mut self, serve: impl FnOnce(Box<dyn Io>) -> R + Send + 'static)
+    pub(super) fn switch<R>(mut self, serve: impl FnOnce(Box<dyn Io>) -> R + Send + 'static)
     where
         R: Future<Output = std::io::Result<()>> + Send + 'static,
     {
@@ -306,7 +314,11 @@ impl Upgrade {
         });
     }
 
-    fn is_websocket(&self) -> bool {
+    pub(super) fn asks_for_upgrade(&self) -> bool {
+        has_token(self.request.headers(), CONNECTION.as_str(), "upgrade")
+    }
+
+    pub(super) fn is_websocket(&self) -> bool {
         let headers = self.request.headers();
         has_token(headers, CONNECTION.as_str(), "upgrade")
             && headers
@@ -314,7 +326,7 @@ impl Upgrade {
                 .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
     }
 
-    fn subprotocols(&self) -> Vec<String> {
+    pub(super) fn subprotocols(&self) -> Vec<String> {
         tokens(self.request.headers(), SEC_WEBSOCKET_PROTOCOL.as_str())
     }
 
@@ -330,7 +342,7 @@ impl Upgrade {
     }
 
     /// The three things that a WebSocket server finds fault with.
-    fn check_websocket(&self) -> Option<Response<Body>> {
+    pub(super) fn check_websocket(&self) -> Option<Response<Body>> {
         let headers = self.request.headers();
         if self.request.method() != Method::GET {
             return Some(text(StatusCode::METHOD_NOT_ALLOWED, "bad method"));
@@ -347,7 +359,7 @@ impl Upgrade {
         None
     }
 
-    fn accept_key(&self) -> String {
+    pub(super) fn accept_key(&self) -> String {
         let key = self.request.headers().get(SEC_WEBSOCKET_KEY);
         derive_accept_key(key.map_or(b"", |key| key.as_bytes()))
     }
@@ -373,16 +385,29 @@ fn go_parse_error(value: &str) -> String {
     format!("strconv.ParseUint: parsing {value:?}: {why}")
 }
 
-fn cannot_negotiate(offered: &[String]) -> Response<Body> {
+/// The runtime's 101.
+pub(super) fn switching_to_spdy(protocol: &str) -> Response<Body> {
+    Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header(CONNECTION, "Upgrade")
+        .header(UPGRADE, "SPDY/3.1")
+        .header(STREAM_PROTOCOL, protocol)
+        .body(empty())
+        .expect("well-formed headers")
+}
+
+fn cannot_negotiate(offered: &[String], accepted: &[&str]) -> Response<Body> {
     let message = format!(
-        "unable to upgrade: unable to negotiate protocol: client supports [{}], server accepts [{PROTOCOL}]\n",
-        offered.join(" ")
+        "unable to upgrade: unable to negotiate protocol: client supports [{}], server accepts [{}]\n",
+        offered.join(" "),
+        accepted.join(" ")
     );
     let mut response = text(StatusCode::FORBIDDEN, message);
-    let accepted = hyper::header::HeaderValue::from_static(PROTOCOL);
-    response
-        .headers_mut()
-        .insert("x-accepted-stream-protocol-versions", accepted);
+    for protocol in accepted {
+        let protocol = hyper::header::HeaderValue::from_str(protocol).expect("a plain word");
+        let headers = response.headers_mut();
+        headers.append("x-accepted-stream-protocol-versions", protocol);
+    }
     response
 }
 

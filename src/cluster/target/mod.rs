@@ -12,8 +12,10 @@
 //! | `OBJECT.NS.kpf`, `OBJECT.NS.CONTEXT.kpf` | the host form: OBJECT is a pod's name or `TYPE_NAME` |
 //!
 //! This file reads a target; [`ports`] reads ports; `translate` finds the pod's port behind a service's or a name;
-//! `preference` orders the pods of a workload; `resolve` asks the cluster, and is the only one that does.
+//! `preference` orders the pods of a workload; `container` chooses one of a pod's containers; `resolve` asks the
+//! cluster, and is the only one that does.
 
+mod container;
 mod kind;
 pub mod ports;
 mod preference;
@@ -28,6 +30,7 @@ use thiserror::Error;
 
 use super::{Options, RequestError, contexts};
 
+pub use self::container::ContainerRef;
 pub use self::kind::Kind;
 pub use self::resolve::{PodRef, Resolved};
 pub use self::translate::PodPort;
@@ -200,6 +203,15 @@ pub enum TargetError {
         /// Its phase, and what its containers wait for if they say so: `Pending, ImagePullBackOff`.
         status: String,
     },
+    /// The pod has run to its end; no command can run in it.
+    #[error("cannot exec into a container in a completed pod; current phase is {phase}")]
+    Completed {
+        /// `Succeeded` or `Failed`.
+        phase: String,
+    },
+    /// The pod has no such container.
+    #[error("{0}")]
+    NoContainer(String),
     /// The pod or service has no such port, or it is for UDP.
     #[error("{0}")]
     NoSuchPort(String),

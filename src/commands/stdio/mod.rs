@@ -1,4 +1,4 @@
-//! stdin and stdout as asynchronous streams.
+//! stdin, stdout and stderr as asynchronous streams.
 //!
 //! Pipes, sockets and terminals are polled like any socket: no thread hops, and a read can be given up. Files can't be
 //! polled, and never make one wait; they, and platforms without this, go through tokio's blocking thread.
@@ -18,7 +18,7 @@ mod polled;
 
 /// Takes stdin and stdout. They must not be used otherwise from now on.
 pub(super) fn open() -> io::Result<(Input, Output)> {
-    Ok((Input::open()?, Output::open()?))
+    Ok((Input::open()?, Output::stdout()?))
 }
 
 /// stdin.
@@ -30,17 +30,19 @@ enum Source {
     Blocking(tokio::io::Stdin),
 }
 
-/// stdout.
+/// stdout or stderr.
 pub(super) struct Output(Sink);
 
 enum Sink {
     #[cfg(unix)]
     Polled(std::sync::Arc<polled::Polled>),
-    Blocking(tokio::io::Stdout),
+    Stdout(tokio::io::Stdout),
+    Stderr(tokio::io::Stderr),
 }
 
 impl Input {
-    fn open() -> io::Result<Self> {
+    /// Takes stdin. It must not be used otherwise from now on.
+    pub(super) fn open() -> io::Result<Self> {
         #[cfg(unix)]
         if let Some(polled) = polled::Polled::open(io::stdin(), polled::Direction::Read)? {
             return Ok(Self(Source::Polled(polled)));
@@ -50,12 +52,22 @@ impl Input {
 }
 
 impl Output {
-    fn open() -> io::Result<Self> {
+    /// Takes stdout. It must not be used otherwise from now on.
+    pub(super) fn stdout() -> io::Result<Self> {
         #[cfg(unix)]
         if let Some(polled) = polled::Polled::open(io::stdout(), polled::Direction::Write)? {
             return Ok(Self(Sink::Polled(polled.into())));
         }
-        Ok(Self(Sink::Blocking(tokio::io::stdout())))
+        Ok(Self(Sink::Stdout(tokio::io::stdout())))
+    }
+
+    /// Takes stderr. Lines of our own may still be printed between two writes.
+    pub(super) fn stderr() -> io::Result<Self> {
+        #[cfg(unix)]
+        if let Some(polled) = polled::Polled::open(io::stderr(), polled::Direction::Write)? {
+            return Ok(Self(Sink::Polled(polled.into())));
+        }
+        Ok(Self(Sink::Stderr(tokio::io::stderr())))
     }
 
     /// Waits until nobody reads it any more, where that can be told. Cancel-safe.
@@ -63,7 +75,7 @@ impl Output {
         #[cfg(unix)]
         let polled = match &self.0 {
             Sink::Polled(polled) => Some(polled.clone()),
-            Sink::Blocking(_) => None,
+            Sink::Stdout(_) | Sink::Stderr(_) => None,
         };
         async move {
             #[cfg(unix)]
@@ -99,7 +111,8 @@ impl AsyncWrite for Output {
         match &mut self.get_mut().0 {
             #[cfg(unix)]
             Sink::Polled(polled) => polled.poll_write(cx, buf),
-            Sink::Blocking(stdout) => Pin::new(stdout).poll_write(cx, buf),
+            Sink::Stdout(stdout) => Pin::new(stdout).poll_write(cx, buf),
+            Sink::Stderr(stderr) => Pin::new(stderr).poll_write(cx, buf),
         }
     }
 
@@ -107,7 +120,8 @@ impl AsyncWrite for Output {
         match &mut self.get_mut().0 {
             #[cfg(unix)]
             Sink::Polled(_) => Poll::Ready(Ok(())),
-            Sink::Blocking(stdout) => Pin::new(stdout).poll_flush(cx),
+            Sink::Stdout(stdout) => Pin::new(stdout).poll_flush(cx),
+            Sink::Stderr(stderr) => Pin::new(stderr).poll_flush(cx),
         }
     }
 

@@ -19,6 +19,7 @@ use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use tokio::time::{sleep, timeout};
 
+use super::container::{self, ContainerRef};
 use super::ports::RemotePort;
 use super::preference::{is_deleting, phase, preferred_first, ready_condition};
 use super::translate::{port_of_pod, port_of_service, service_port};
@@ -99,6 +100,42 @@ impl Cluster {
         resolve(&self.client(), namespace, target, ports, wait).await
     }
 
+    /// Finds the container that a command for `target` runs in: `wanted`, or the pod's default.
+    ///
+    /// A pod that was named is taken as it is, as kubectl takes it: an init container runs while its pod is pending. Of
+    /// the pods of anything else the best one that runs is taken, ready or not; if there is none, this waits for one
+    /// until `wait` has passed since the call, and then takes what there is. `wait` also bounds every request.
+    ///
+    /// Cancel safe: it holds nothing.
+    ///
+    /// # Errors
+    ///
+    /// Wrong names and missing rights are told at once, without waiting.
+    pub async fn resolve_container(
+        &self,
+        target: &Target,
+        wanted: Option<&str>,
+        wait: Duration,
+    ) -> Result<ContainerRef, TargetError> {
+        let namespace = target.namespace(self.namespace_flag(), self.namespace())?;
+        let client = self.client();
+        let mut search = Search {
+            enough: is_running,
+            ..Search::new(&client, namespace, target)
+        };
+        let found = timeout(wait, async {
+            match target.kind {
+                Kind::Pod => search.get::<Pod>().await,
+                _ => search.run(&[]).await,
+            }
+        });
+        let pod = match found.await {
+            Ok(found) => found?,
+            Err(_) => search.best().ok_or_else(|| search.nothing_after(wait))?,
+        };
+        container::choose(namespace, pod, wanted)
+    }
+
     /// As [`Cluster::resolve`], but without any request where the target says it all ([`Target::without_asking`]).
     pub async fn locate(
         &self,
@@ -121,13 +158,7 @@ async fn resolve(
     ports: &[RemotePort],
     wait: Duration,
 ) -> Result<Resolved, TargetError> {
-    let mut search = Search {
-        client,
-        namespace,
-        target,
-        service: None,
-        pods: None,
-    };
+    let mut search = Search::new(client, namespace, target);
     let pod = match timeout(wait, search.run(ports)).await {
         Ok(found) => found?,
         Err(_) => search.best_after(wait)?,
@@ -155,9 +186,22 @@ struct Search<'a> {
     service: Option<Service>,
     /// By name; none until the cluster has answered.
     pods: Option<BTreeMap<String, Pod>>,
+    /// Whether a pod needs no more waiting.
+    enough: fn(&Pod) -> bool,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    fn new(client: &'a Client, namespace: &'a str, target: &'a Target) -> Self {
+        Self {
+            client,
+            namespace,
+            target,
+            service: None,
+            pods: None,
+            enough: is_ready,
+        }
+    }
+
     /// Goes on until there is a pod to take.
     async fn run(&mut self, ports: &[RemotePort]) -> Result<Pod, TargetError> {
         let selector = match self.target.kind {
@@ -222,7 +266,7 @@ impl Search<'_> {
         for port in ports {
             port_of_pod(&pod, port)?;
         }
-        if phase(&pod) == "Running" {
+        if is_running(&pod) {
             return Ok(pod);
         }
         if is_over(&pod) {
@@ -237,7 +281,7 @@ impl Search<'_> {
         }
     }
 
-    /// Lists and then watches pods until one of them is ready.
+    /// Lists and then watches pods until there is enough of one of them.
     async fn follow(&mut self, which: &ListParams) -> Result<Pod, TargetError> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), self.namespace);
         let watch = WatchParams {
@@ -254,7 +298,7 @@ impl Search<'_> {
                     .map(|pod| (name_of(&pod), pod))
                     .collect(),
             );
-            if let Some(pod) = self.ready_pod()? {
+            if let Some(pod) = self.good_pod()? {
                 return Ok(pod);
             }
             tracing::info!(target = %self.target, namespace = self.namespace, "waiting for a pod that is ready");
@@ -266,7 +310,7 @@ impl Search<'_> {
                         if !self.apply(event) {
                             break;
                         }
-                        if let Some(pod) = self.ready_pod()? {
+                        if let Some(pod) = self.good_pod()? {
                             return Ok(pod);
                         }
                     }
@@ -294,8 +338,8 @@ impl Search<'_> {
         true
     }
 
-    /// The best of the pods that are ready, if any is.
-    fn ready_pod(&self) -> Result<Option<Pod>, TargetError> {
+    /// The best of the pods that need no more waiting, if any does.
+    fn good_pod(&self) -> Result<Option<Pod>, TargetError> {
         if let (Kind::Pod, Some(pod)) = (self.target.kind, self.pods().next())
             && is_over(pod)
         {
@@ -303,27 +347,35 @@ impl Search<'_> {
         }
         Ok(self
             .pods()
-            .filter(|pod| is_ready(pod))
+            .filter(|pod| (self.enough)(pod))
             .min_by(|a, b| preferred_first(a, b))
             .cloned())
     }
 
     /// What is left when the wait is over: a pod that at least runs, as kubectl would take it.
     fn best_after(&self, wait: Duration) -> Result<Pod, TargetError> {
-        match self.pods().min_by(|a, b| preferred_first(a, b)) {
-            Some(pod) if phase(pod) == "Running" => Ok(pod.clone()),
-            Some(pod) => Err(not_running(pod)),
-            None => Err(match self.pods {
-                Some(_) => TargetError::NoPodInTime {
-                    target: self.target.to_string(),
-                    namespace: self.namespace.to_owned(),
-                    wait,
-                },
-                None => TargetError::NoAnswer {
-                    target: self.target.to_string(),
-                    wait,
-                },
-            }),
+        match self.best() {
+            Some(pod) if is_running(&pod) => Ok(pod),
+            Some(pod) => Err(not_running(&pod)),
+            None => Err(self.nothing_after(wait)),
+        }
+    }
+
+    fn best(&self) -> Option<Pod> {
+        self.pods().min_by(|a, b| preferred_first(a, b)).cloned()
+    }
+
+    fn nothing_after(&self, wait: Duration) -> TargetError {
+        match self.pods {
+            Some(_) => TargetError::NoPodInTime {
+                target: self.target.to_string(),
+                namespace: self.namespace.to_owned(),
+                wait,
+            },
+            None => TargetError::NoAnswer {
+                target: self.target.to_string(),
+                wait,
+            },
         }
     }
 
@@ -386,6 +438,10 @@ fn is_ready(pod: &Pod) -> bool {
     phase(pod) == "Running"
         && !is_deleting(pod)
         && ready_condition(pod).is_none_or(|condition| condition.status == "True")
+}
+
+fn is_running(pod: &Pod) -> bool {
+    phase(pod) == "Running"
 }
 
 /// Such a pod never runs again.
