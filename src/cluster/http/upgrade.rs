@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use ::http::header::{CONNECTION, CONTENT_LENGTH, LOCATION, RETRY_AFTER, UPGRADE};
+use ::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER, UPGRADE};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::Engine as _;
@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
@@ -170,10 +171,16 @@ impl Transport {
             .map_err(UpgradeError::Credentials)?;
         let deadline = Instant::now() + UPGRADE_TIMEOUT;
         let key = STANDARD.encode(nonce()?);
-        let message = message(&request, &key)?;
+        let mut message = message(&request, &key)?;
+        let connection = capture_connection(&mut message);
         let response = timeout_at(deadline, self.send(message, &credential)).await;
         let mut response = response.map_err(|_| UpgradeError::Timeout(UPGRADE_TIMEOUT))??;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            if !is_of_the_api_server(response.headers())
+                && let Some(connection) = connection.connection_metadata().as_ref()
+            {
+                connection.poison();
+            }
             return Err(refused(response).await);
         }
         let protocol = agreed(&request.protocol, &key, response.headers())?;
@@ -299,6 +306,15 @@ fn accept_key(key: &str) -> String {
         &SHA1_FOR_LEGACY_USE_ONLY,
         format!("{key}{GUID}").as_bytes(),
     ))
+}
+
+/// Whether a refusal can be the API server's own words, a Status, and its connection serves on. A kubelet's are passed on
+/// as plain text over a hijacked connection, which the API server then closes without having said so (apimachinery
+/// `UpgradeAwareHandler.tryUpgrade`): a request that follows on it is lost.
+fn is_of_the_api_server(headers: &HeaderMap) -> bool {
+    headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"))
 }
 
 /// Turns any answer but a 101 into an error. Reads the body, so that the connection can serve the next attempt.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use kpf::cluster::{Cluster, Options, Unreachable, UpgradeError};
 use rustls::NamedGroup;
 
-use super::server::{Answer, Authority, Identity, SPDY, Server, answer, within};
+use super::server::{Answer, Authority, Identity, SPDY, Server, answer, status, within};
 use super::upgrade::{spdy, websocket};
 
 struct Files(tempfile::TempDir);
@@ -189,7 +189,7 @@ async fn sessions_are_resumed_and_a_refusal_keeps_its_connection() {
     let server = Server::start_tls(
         Some(authority.server(&authority.issue("localhost"))),
         |request| match request.header("upgrade") {
-            "websocket" => answer("403 Forbidden", "", "no"),
+            "websocket" => status(403, "Forbidden", "no"),
             _ => Answer::Echo(SPDY.into()),
         },
     )

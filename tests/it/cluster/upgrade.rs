@@ -363,7 +363,7 @@ async fn rule_14_every_answer_but_101_allows_the_other_transport() {
 }
 
 #[tokio::test]
-async fn rule_14_the_other_transport_takes_the_same_connection() {
+async fn rule_14_after_the_api_servers_no_the_other_transport_takes_the_same_connection() {
     let server = Server::start(|request| match request.header("upgrade") {
         "websocket" => status(403, "Forbidden", "pods \"p\" is forbidden"),
         _ => Answer::Echo(SPDY.into()),
@@ -373,6 +373,24 @@ async fn rule_14_the_other_transport_takes_the_same_connection() {
     within(cluster.upgrade(websocket())).await.unwrap_err();
     within(cluster.upgrade(spdy())).await.unwrap();
     assert_eq!((server.connections(), server.seen().len()), (1, 2));
+}
+
+/// The API server closes it behind a kubelet's refusal, without having said so.
+#[tokio::test]
+async fn rule_14_after_a_kubelets_no_the_other_transport_takes_a_new_connection() {
+    let server = Server::start(|request| match request.header("upgrade") {
+        "websocket" => answer(
+            "400 Bad Request",
+            "Content-Type: text/plain; charset=utf-8\r\n",
+            "query parameter \"port\" is required",
+        ),
+        _ => Answer::Echo(SPDY.into()),
+    })
+    .await;
+    let cluster = server.cluster("");
+    within(cluster.upgrade(websocket())).await.unwrap_err();
+    within(cluster.upgrade(spdy())).await.unwrap();
+    assert_eq!((server.connections(), server.seen().len()), (2, 2));
 }
 
 #[tokio::test]
