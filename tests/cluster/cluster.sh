@@ -6,6 +6,7 @@
 #   cluster.sh kubeconfig     prints the path of the kubeconfig; its contexts are admin, cert, creator and getter
 #   cluster.sh key            prints the path of the ssh key for the pod sshd
 #   cluster.sh restart NAME   ends apiserver, kubelet or containerd, starts it again and waits for it
+#   cluster.sh replace POD    deletes a pod of the namespace default, and waits for a new one of the same name
 #   cluster.sh status         says what runs; fails where anything doesn't
 #   cluster.sh down           ends everything and removes everything but what was built
 #
@@ -89,6 +90,13 @@ restart() {
   say "$1 is back"
 }
 
+replace() {
+  kubectl delete pod "${1-}" >/dev/null || die 'replace which pod of the namespace default?'
+  kubectl apply -f "$HERE/manifests.yaml" >/dev/null
+  kubectl wait --for condition=Ready "pod/$1" --timeout 60s >/dev/null || die "the pod $1 does not become ready"
+  say "$1 is another"
+}
+
 status() {
   local name code=0
   for name in "${DAEMONS[@]}"; do
@@ -101,7 +109,7 @@ BEGUN=$(now)
 case ${1-} in
   kubeconfig) echo "$RUN/kubeconfig" ;;
   key) echo "$BUILT/ssh/id_user" ;;
-  up | down | restart | status)
+  up | down | replace | restart | status)
     [ "$(id -u)" = 0 ] || die 'needs root: it makes network namespaces, mounts and cgroups'
     mkdir -p "$CACHE"
     exec 9>"$CACHE/lock"

@@ -4,7 +4,6 @@
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -119,6 +118,7 @@ static void *accept_all(void *argument) {
         int peer = accept(listeners[index], NULL, NULL);
         if (peer >= 0) detach(serve, (intptr_t)peer * PORTS + index);
     }
+    return NULL;
 }
 
 static void stop(int signal) {
