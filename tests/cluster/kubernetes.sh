@@ -56,7 +56,8 @@ cd kubernetes-*/
 # In a GOPATH, as Debian builds it: Go refuses the tree as a module, whose go.mod and vendor disagree.
 mkdir -p .go/src/k8s.io && ln -sfn ../../.. .go/src/k8s.io/kubernetes
 # The build would ask git for the version, and might find a repository around the cache.
-printf "KUBE_GIT_%s='%s'\n" VERSION "v${version%%[+-]*}" MAJOR 1 MINOR 20 COMMIT debian TREE_STATE archive >.version
+upstream=${version#*really} # as in 1.20.5+really1.20.2-1
+printf "KUBE_GIT_%s='%s'\n" VERSION "v${upstream%%[+-]*}" MAJOR 1 MINOR 20 COMMIT debian TREE_STATE archive >.version
 env -u GOFLAGS -u GOROOT PATH="/usr/lib/go-1.19/bin:$PATH" GOPATH="$PWD/.go" GOCACHE="$SRC/gocache" CGO_ENABLED=0 \
   KUBE_GIT_VERSION_FILE="$PWD/.version" make WHAT='cmd/kube-apiserver cmd/kubelet'
 install "$SRC/client/usr/bin/kubectl" _output/local/bin/linux/*/{kubelet,kube-apiserver} "$OUT" # kube-apiserver last: it says that all is there
