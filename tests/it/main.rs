@@ -16,6 +16,7 @@ mod layers;
 mod portforward;
 mod program;
 mod rbac;
+mod real;
 mod side_by_side;
 mod ssh;
 mod tools;

@@ -54,20 +54,29 @@ impl TestEnv {
 
     /// Any program that is to see the playground as the only cluster.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new(program);
-        command
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", self.home.path())
-            .env("KUBECONFIG", self.playground.kubeconfig())
-            .current_dir(self.home.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
-        command
+        command(
+            program.as_ref(),
+            self.home.path(),
+            &self.playground.kubeconfig(),
+        )
     }
+}
+
+/// A program that has this home, knows only these clusters, and nothing of the person who runs the tests.
+pub(crate) fn command(program: &OsStr, home: &Path, kubeconfig: &Path) -> Command {
+    let mut command = Command::new(program);
+    command
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("HOME", home)
+        .env("KUBECONFIG", kubeconfig)
+        .current_dir(home)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    command
 }
 
 /// A child and its children, which are ended when it is dropped.
