@@ -303,7 +303,8 @@ fn hint<const N: usize>(what: Subresource, pod: &PodRef, errors: [&UpgradeError;
         )
     };
     let namespace = &pod.namespace;
-    if errors.iter().all(by_role) {
+    // The last answer counts: before it an old kubelet may have refused the WebSocket in words of its own.
+    if errors.last().is_some_and(by_role) {
         format!(
             "; the role needs the verb `create` on `pods/{}` in namespace `{namespace}`, and for WebSocket `get` too",
             what.name()
