@@ -196,7 +196,7 @@ async fn rsync_copies_both_ways() {
     };
     let source = ssh.folder().join("source");
     fs::create_dir_all(source.join("deeper")).unwrap();
-    let lengths = [0, 1, 1000, 1 << 16, 20 << 20];
+    let lengths = [0, 1, 1000, 1 << 16, BULK];
     for (number, length) in lengths.into_iter().enumerate() {
         Noise::new(length).save(&source.join("deeper").join(number.to_string()));
     }
