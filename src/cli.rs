@@ -5,6 +5,7 @@
 
 mod global;
 mod values;
+mod via;
 mod words;
 
 use std::ffi::OsString;
@@ -18,6 +19,7 @@ use crate::cluster::target::Target;
 use crate::cluster::target::ports::{Address, RemotePort};
 
 pub use self::global::GlobalArgs;
+pub use self::via::{Via, ViaArgs};
 pub use self::words::{ExecCommand, Forward, Forwards};
 
 /// Reach ports and processes inside Kubernetes pods
@@ -148,6 +150,10 @@ pub struct ForwardArgs {
     #[arg(long)]
     pub allow_partial: bool,
 
+    /// How streams are made.
+    #[command(flatten)]
+    pub via: ViaArgs,
+
     /// How to reach the pod.
     #[command(flatten)]
     pub reach: ReachArgs,
@@ -160,8 +166,12 @@ pub struct ConnectArgs {
     /// OBJECT.NAMESPACE[.CONTEXT].kpf
     pub target: Target,
 
-    /// A port's number, or the name that the pod or service gives it
+    /// A port's number, or the name that the pod or service gives it; HOST:PORT or unix:/PATH as the container sees it
     pub port: RemotePort,
+
+    /// How the stream is made.
+    #[command(flatten)]
+    pub via: ViaArgs,
 
     /// How to reach the pod.
     #[command(flatten)]
@@ -315,6 +325,8 @@ Examples:
   kpf forward svc/web 8443:https              the service's port https
   kpf forward pod/web :80                     any free local port
   kpf forward pod/web 0.0.0.0:8080:80         listen on all IPv4 addresses for this port
+  kpf forward pod/web 5432:db.internal:5432   a host that the pod can reach
+  kpf forward pod/web 2375:unix:/run/d.sock   a unix socket in its container
   kpf forward svc/web 8080:80 shop/svc/db 5432
                                               two targets, the second one in namespace shop";
 
@@ -322,10 +334,14 @@ const CONNECT_HELP: &str = "\
 Examples:
   kpf connect shop/web 22                     port 22 of the pod web in namespace shop
   echo PING | kpf connect svc/redis 6379
+  kpf connect web unix:/run/app.sock          a unix socket in the container
 
   In ~/.ssh/config, for `ssh web.shop.kpf`:
     Host *.kpf
       ProxyCommand kpf connect %h %p
+
+  A container without a running sshd, but with its program:
+    ProxyCommand kpf connect --via-command '/usr/sbin/sshd -i -e' %h %p
 
 Exit codes: 0 success, 1 wrong usage or any other failure, 68 no such pod or it is not running, 69 the cluster can't be \
 reached, 74 lost while connected, 77 forbidden or not logged in, 111 the pod refused the port, 141 nobody reads stdout.";

@@ -11,14 +11,14 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::listen::listen;
-use super::reach::Reach;
+use super::reach::{Reach, tell_of_exec, via};
 use super::signal::Signals;
 use crate::cli::{Forward, ForwardArgs};
 use crate::cluster::target::ports::{LocalPort, PortSpec};
-use crate::cluster::target::{PodPort, Target};
-use crate::dial::Dialer;
+use crate::cluster::target::{Endpoint, PodPort, Target};
+use crate::dial::{Dialer, Route};
 use crate::splice::{Broken, Ends, splice};
-use crate::tunnel::{Failure, Tunnel};
+use crate::tunnel::Failure;
 use crate::ui::Ui;
 
 /// How long accepting rests when the process is out of file descriptors: connections that end give some back.
@@ -41,22 +41,23 @@ pub(super) async fn run(args: &ForwardArgs, mut reach: Reach, ui: &Ui) -> anyhow
     };
 
     // All is there: now, and not before, come the lines that scripts wait for.
-    let tunnels: Vec<Tunnel> = opened.iter().map(|opened| opened.tunnel.clone()).collect();
+    let routes: Vec<Route> = opened.iter().map(|opened| opened.route.clone()).collect();
     let mut tasks = JoinSet::new();
-    for Opened { tunnel, mappings } in opened {
-        let watched = tunnel.clone();
-        tasks.spawn(async move { anyhow::Error::new(watched.ended().await) });
+    for Opened { route, mappings } in opened {
+        if let Some(tunnel) = route.tunnel().cloned() {
+            tasks.spawn(async move { anyhow::Error::new(tunnel.ended().await) });
+        }
         for Mapping {
             listener,
             local,
             remote,
         } in mappings
         {
-            ui.forwarding(listener.local_addr()?, remote.get());
+            ui.forwarding(listener.local_addr()?, &remote);
             let forward = Forwarder {
-                tunnel: tunnel.clone(),
+                route: route.clone(),
                 local,
-                remote: remote.get(),
+                remote,
                 ui: ui.clone(),
             };
             tasks.spawn(forward.accept(listener));
@@ -67,7 +68,7 @@ pub(super) async fn run(args: &ForwardArgs, mut reach: Reach, ui: &Ui) -> anyhow
         code = signals.wait() => Ok(code),
     };
     tasks.abort_all();
-    join_all(tunnels.into_iter().map(Tunnel::close)).await;
+    join_all(routes.into_iter().map(Route::close)).await;
     outcome
 }
 
@@ -90,7 +91,7 @@ fn raise_descriptor_limit() {
 
 /// A target whose pod is connected and whose local ports are bound.
 struct Opened {
-    tunnel: Tunnel,
+    route: Route,
     mappings: Vec<Mapping>,
 }
 
@@ -98,7 +99,7 @@ struct Opened {
 struct Mapping {
     listener: TcpListener,
     local: u16,
-    remote: NonZeroU16,
+    remote: Endpoint,
 }
 
 async fn open(
@@ -120,7 +121,7 @@ async fn open(
     // The ports are bound before the dial: one that can't be had costs nobody a request.
     let mut mappings = Vec::new();
     for (spec, port) in specs.iter().zip(&resolved.ports) {
-        bind(args, spec, *port, ui, &mut mappings)?;
+        bind(args, spec, port, ui, &mut mappings)?;
     }
     if mappings.is_empty() {
         let pairs = specs.iter().zip(&resolved.ports);
@@ -128,8 +129,8 @@ async fn open(
             .map(|(spec, port)| {
                 format!(
                     "{{{} {}}}",
-                    wanted(spec, *port).map_or(0, NonZeroU16::get),
-                    port.number
+                    wanted(spec, port).map_or(0, NonZeroU16::get),
+                    port.endpoint
                 )
             })
             .collect();
@@ -138,14 +139,18 @@ async fn open(
             pairs.join(" ")
         );
     }
-    let tunnel = dialer.port_forward(&resolved.pod).await?;
-    Ok(Opened { tunnel, mappings })
+    let endpoints = resolved.ports.into_iter().map(|port| port.endpoint);
+    let endpoints: Vec<_> = endpoints.collect();
+    let (via, exec) = via(&args.via);
+    tell_of_exec(&dialer, ui);
+    let route = dialer.route(&resolved.pod, &endpoints, via, &exec).await?;
+    Ok(Opened { route, mappings })
 }
 
 fn bind(
     args: &ForwardArgs,
     spec: &PortSpec,
-    port: PodPort,
+    port: &PodPort,
     ui: &Ui,
     mappings: &mut Vec<Mapping>,
 ) -> anyhow::Result<()> {
@@ -157,7 +162,7 @@ fn bind(
             for listener in listeners {
                 mappings.push(Mapping {
                     local: listener.local_addr()?.port(),
-                    remote: port.number,
+                    remote: port.endpoint.clone(),
                     listener,
                 });
             }
@@ -182,9 +187,9 @@ fn bind(
 }
 
 /// The local port that was asked for; none for any.
-fn wanted(spec: &PortSpec, port: PodPort) -> Option<NonZeroU16> {
+fn wanted(spec: &PortSpec, port: &PodPort) -> Option<NonZeroU16> {
     match spec.local {
-        LocalPort::Same => Some(port.local),
+        LocalPort::Same => port.local,
         LocalPort::Random => None,
         LocalPort::Number(number) => Some(number),
     }
@@ -193,9 +198,9 @@ fn wanted(spec: &PortSpec, port: PodPort) -> Option<NonZeroU16> {
 /// Forwards the connections of one local address.
 #[derive(Clone)]
 struct Forwarder {
-    tunnel: Tunnel,
+    route: Route,
     local: u16,
-    remote: u16,
+    remote: Endpoint,
     ui: Ui,
 }
 
@@ -238,7 +243,7 @@ impl Forwarder {
     async fn handle(self, mut socket: TcpStream) -> Result<(), Failure> {
         // What is small is often what is waited for.
         let _ = socket.set_nodelay(true);
-        let stream = match self.tunnel.open(self.remote) {
+        let stream = match self.route.open(&self.remote).await {
             Ok(stream) => stream,
             Err(error) => {
                 self.failed(socket, &error);
@@ -246,7 +251,8 @@ impl Forwarder {
             }
         };
         let (reader, writer) = socket.split();
-        let spliced = splice(reader, writer, stream, Ends::SOCKET).await;
+        let ends = stream.ends(Ends::SOCKET);
+        let spliced = splice(reader, writer, stream, ends).await;
         tracing::debug!(
             sent = spliced.sent,
             received = spliced.received,

@@ -12,6 +12,8 @@
 //! | `status` | the Status document and what it means |
 //! | `websocket`, `streams` | the two transports |
 //! | `relay` | local streams, and what goes first |
+//! | `pipe` | a command as one byte stream |
+//! | `bridge` | commands that make connections, for such streams |
 
 use std::ffi::OsString;
 use std::io;
@@ -30,7 +32,9 @@ use status::Report;
 use streams::Streams;
 use websocket::WebSocket;
 
+pub mod bridge;
 mod channels;
+mod pipe;
 mod relay;
 mod status;
 mod streams;
@@ -38,6 +42,7 @@ mod streams;
 mod tests;
 mod websocket;
 
+pub use pipe::{Mark, Pipe};
 pub use relay::Local;
 
 /// The protocol over WebSocket. Older ones can't pass the end of stdin on: they are not for us.

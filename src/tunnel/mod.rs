@@ -19,7 +19,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use crate::spdy::{Lost, OpenError};
+use crate::spdy::Lost;
 
 mod channel;
 mod driver;
@@ -32,6 +32,7 @@ mod tests;
 mod websocket;
 mod wire;
 
+pub use crate::spdy::OpenError;
 pub use channel::Channel;
 pub use failure::Failure;
 pub use multiplexed::Multiplexed;

@@ -214,10 +214,12 @@ impl Far for Stream {
         }
     }
 
-    fn finish(&mut self) {
+    /// FIN after what was written. Ready at once: the protocol confirms no arrival.
+    fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.tunnel.0.lock();
         state.connection.finish(self.data);
         state.wake_driver();
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -263,9 +265,8 @@ impl AsyncWrite for Stream {
     }
 
     /// Half-close: FIN after what was written. Returns at once.
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().finish();
-        Poll::Ready(Ok(()))
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_finish(cx)
     }
 }
 

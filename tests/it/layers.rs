@@ -13,8 +13,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("complete", &["cli", "cluster"]),
     ("ui", &["untrusted"]),
     ("ssh", &["dial", "exec", "cluster", "splice", "untrusted"]),
-    ("exec", &["spdy", "tunnel", "untrusted"]),
-    ("dial", &["cluster", "exec", "tunnel", "untrusted"]),
+    ("exec", &["spdy", "splice", "tunnel", "untrusted"]),
+    (
+        "dial",
+        &["cluster", "exec", "splice", "tunnel", "untrusted"],
+    ),
     ("cluster", &["untrusted"]),
     ("tunnel", &["spdy", "splice", "untrusted"]),
     ("splice", &[]),

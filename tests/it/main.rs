@@ -22,3 +22,4 @@ mod ssh;
 mod tools;
 mod try_it;
 mod upgrade;
+mod via;

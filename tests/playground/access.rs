@@ -23,6 +23,8 @@ pub(crate) enum Role {
     GetOnly,
     /// `create` on the streaming subresources: what SPDY needs.
     CreateOnly,
+    /// Remote commands, but no port-forward.
+    ExecOnly,
 }
 
 /// How a user proves who they are.
@@ -94,6 +96,11 @@ impl Users {
                 "create-only",
                 Role::CreateOnly,
                 Proof::Token(secret("create-only")?),
+            ),
+            User::new(
+                "exec-only",
+                Role::ExecOnly,
+                Proof::Token(secret("exec-only")?),
             ),
             User::new("wrong", Role::Viewer, Proof::Nothing(secret("wrong")?)),
         ];
@@ -188,6 +195,7 @@ impl Caller {
             Some(Role::Viewer) => reading,
             Some(Role::StreamOnly) => streaming,
             Some(Role::GetOnly) => reading || streaming && action.verb == "get",
+            Some(Role::ExecOnly) => reading || action.resource == "pods/exec",
             Some(Role::CreateOnly) => reading || streaming && action.verb == "create",
             None => false,
         }

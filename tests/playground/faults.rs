@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -179,6 +180,8 @@ pub(crate) struct ExecFaults {
     pub(crate) late: Duration,
     /// Nobody reads the command's stdin.
     pub(crate) stdin_unread: bool,
+    /// The folder of the only programs that containers have; otherwise they have the machine's.
+    pub(crate) programs: Option<PathBuf>,
 }
 
 /// How the connection of a command ends.

@@ -77,6 +77,7 @@ impl Remote {
             folder: &self.folder,
             hostname: &self.sandbox.name,
             mark: &self.mark,
+            programs: self.faults.programs.as_deref(),
             stdin: self.stdin,
             tty: self.tty,
         };

@@ -33,7 +33,7 @@ use super::{Options, RequestError, contexts};
 pub use self::container::ContainerRef;
 pub use self::kind::Kind;
 pub use self::resolve::{PodRef, Resolved};
-pub use self::translate::PodPort;
+pub use self::translate::{Endpoint, PodPort};
 
 /// What a user wants to reach, before anything was asked of a cluster.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -45,6 +45,16 @@ pub struct Target {
 }
 
 impl Target {
+    /// A pod, by its name.
+    pub(super) fn pod(name: &str) -> Self {
+        Self {
+            context: None,
+            namespace: None,
+            kind: Kind::Pod,
+            name: name.to_owned(),
+        }
+    }
+
     /// The kind of object that was named.
     pub fn kind(&self) -> Kind {
         self.kind
