@@ -12,6 +12,7 @@
 //! | [`upgrade`], [`transport`], [`portforward`], [`legacy`] | port-forward in its three forms |
 //! | [`exec`], [`channels`], [`remote_spdy`] | exec, up to the 101 and over both transports |
 //! | [`runtime`], [`process`] | commands in containers: local processes and how they end |
+//! | [`workers`] | how a node reads a connection: without flow control |
 //! | [`tunnel`] | a handle to an upgraded connection |
 //! | [`node`], [`ports`], [`sshd`] | pods, and what answers on their ports |
 //! | [`faults`] | what goes wrong on purpose, and what was seen |
@@ -41,6 +42,7 @@ pub(crate) mod transport;
 pub(crate) mod tunnel;
 pub(crate) mod upgrade;
 pub(crate) mod wire;
+pub(crate) mod workers;
 pub(crate) mod world;
 
 use std::net::SocketAddr;

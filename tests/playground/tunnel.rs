@@ -1,7 +1,7 @@
 //! A handle to an upgraded connection: what tests count and do to it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -27,6 +27,7 @@ pub(crate) struct Counters {
     pub(crate) opened: AtomicU64,
     pub(crate) pairs: AtomicU64,
     pub(crate) open_pairs: AtomicU64,
+    pub(crate) blocked: AtomicBool,
 }
 
 /// What a test tells a tunnel to do.
@@ -73,6 +74,11 @@ impl Tunnel {
     /// Pairs that are being forwarded now.
     pub(crate) fn open_pairs(&self) -> u64 {
         self.counters.open_pairs.load(Ordering::Relaxed)
+    }
+
+    /// Whether the node's reader waits for a stream that nobody reads: nothing on the connection is read any more.
+    pub(crate) fn blocked(&self) -> bool {
+        self.counters.blocked.load(Ordering::Relaxed)
     }
 
     /// Drops the connection by a TCP reset.
