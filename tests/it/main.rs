@@ -13,6 +13,7 @@ mod forward;
 mod generated;
 mod kubectl;
 mod layers;
+mod lifecycle;
 mod node;
 mod portforward;
 mod program;

@@ -107,9 +107,11 @@ impl Tunnel {
         let _ = self.orders.try_send(Order::GoAway);
     }
 
-    /// Ends the connection without a word of SPDY; a WebSocket gets its Close(1000).
+    /// Ends the connection without a word of SPDY; a WebSocket gets its Close(1000). One of a command is reset.
     pub(crate) fn close(&self) {
-        let _ = self.orders.try_send(Order::Close);
+        if self.orders.try_send(Order::Close).is_err() {
+            self.cut();
+        }
     }
 }
 
