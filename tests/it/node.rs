@@ -1,5 +1,6 @@
 //! The playground's node reads a connection as a real one does: other suites' claims about isolation rest on it.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -8,14 +9,16 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use kpf::spdy::{Config, Connection, Status, StreamId};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::playground::faults::Ending;
+use crate::playground::tunnel::Tunnel;
 use crate::playground::{Options, Playground, ports};
-use crate::program::{in_time, until};
-use crate::upgrade;
+use crate::program::{Process, TestEnv, in_time, until};
+use crate::{tools, upgrade};
 
 const PATH: &str = "/api/v1/namespaces/default/pods/echo/portforward";
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
@@ -166,6 +169,20 @@ impl Client {
     }
 }
 
+/// Waits until the node's reader waits for good: on the way there it does so for moments.
+async fn stuck(tunnel: &Tunnel) {
+    in_time(async {
+        let mut since = Instant::now();
+        while since.elapsed() < A_WHILE {
+            if !tunnel.blocked() {
+                since = Instant::now();
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn fifty_one_unread_frames_stop_a_worker_and_one_more_stops_all() {
     for transport in TRANSPORTS {
@@ -214,7 +231,7 @@ async fn a_pod_that_does_not_read_stops_its_connection_and_no_other() {
             }
         };
         tokio::select! {
-            () = until("the reader waits", || tunnel.blocked()) => {}
+            () = stuck(&tunnel) => {}
             () = flood => {}
         }
         let echo = other.open(ports::ECHO).await;
@@ -271,5 +288,71 @@ async fn bytes_for_a_forward_that_is_over_block_a_worker() {
         }
         let alive = client.pongs(1).await == 1;
         assert_eq!(alive, !blocks, "{ending:?}");
+    }
+}
+
+/// `kubectl port-forward pod/echo`, with the local ports of these ones.
+async fn forward(
+    env: &TestEnv,
+    kubectl: &Path,
+    websockets: bool,
+    ports: &[u16],
+) -> (Process, Vec<u16>) {
+    let mut command = env.command(kubectl);
+    command
+        .env("KUBECTL_PORT_FORWARD_WEBSOCKETS", websockets.to_string())
+        .args(["port-forward", "--address=127.0.0.1", "pod/echo"])
+        .args(ports.iter().map(|port| format!(":{port}")));
+    let mut process = Process::start(command);
+    let mut local = Vec::new();
+    for _ in ports {
+        let line = process.line().await;
+        let port = line.strip_prefix("Forwarding from 127.0.0.1:");
+        let port = port.and_then(|rest| rest.split(' ').next()?.parse().ok());
+        local.push(port.unwrap_or_else(|| panic!("{line:?}")));
+    }
+    (process, local)
+}
+
+async fn connect(port: u16) -> TcpStream {
+    TcpStream::connect(("127.0.0.1", port))
+        .await
+        .expect("a listener")
+}
+
+async fn echo(tcp: &mut TcpStream) -> std::io::Result<usize> {
+    tcp.write_all(b"x").await?;
+    tcp.read_exact(&mut [0]).await
+}
+
+#[tokio::test]
+async fn kubectl_freezes_as_on_a_real_node() {
+    for kubectl in tools::kubectls() {
+        for websockets in [true, false] {
+            let env = TestEnv::new();
+            let all = [ports::STALL, ports::ECHO];
+            let (_kubectl, local) = forward(&env, &kubectl, websockets, &all).await;
+            let mut open = connect(local[1]).await;
+            in_time(echo(&mut open)).await.expect("an echo");
+            let mut stalled = connect(local[0]).await;
+            let tunnel = env.playground.tunnels().remove(0);
+            let flood = async { while stalled.write_all(&[0; 32 * 1024]).await.is_ok() {} };
+            tokio::select! {
+                () = stuck(&tunnel) => {}
+                () = flood => panic!("the upload ended"),
+            }
+            // the open connection, a new one, and still after the cause is closed
+            assert!(timeout(A_WHILE, echo(&mut open)).await.is_err());
+            let mut new = connect(local[1]).await;
+            assert!(timeout(A_WHILE, echo(&mut new)).await.is_err());
+            drop(stalled);
+            assert!(timeout(A_WHILE, echo(&mut new)).await.is_err());
+            assert!(tunnel.blocked());
+            // another tunnel is none the worse
+            let (_beside, local) = forward(&env, &kubectl, websockets, &[ports::ECHO]).await;
+            in_time(echo(&mut connect(local[0]).await))
+                .await
+                .expect("an echo");
+        }
     }
 }
