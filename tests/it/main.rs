@@ -24,3 +24,4 @@ mod ssh;
 mod tools;
 mod try_it;
 mod upgrade;
+mod watches;

@@ -291,6 +291,18 @@ async fn bytes_for_a_forward_that_is_over_block_a_worker() {
     }
 }
 
+#[tokio::test]
+async fn a_frame_may_be_longer_than_any_buffer() {
+    let playground = playground();
+    let mut client = Client::new(&playground, "spdy").await;
+    let echo = client.open(ports::ECHO).await;
+    let sent: Vec<u8> = (0..1u32 << 20).flat_map(u32::to_be_bytes).collect();
+    let length = u32::try_from(sent.len()).expect("24 bits").to_be_bytes();
+    let frame = [&echo.get().to_be_bytes(), &length, &sent[..]].concat();
+    client.send(frame.into()).await;
+    assert!(client.read(echo, sent.len()).await == sent);
+}
+
 /// `kubectl port-forward pod/echo`, with the local ports of these ones.
 async fn forward(
     env: &TestEnv,

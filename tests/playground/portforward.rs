@@ -270,63 +270,42 @@ impl Driver {
 
     /// Bytes of a stream, and perhaps its end.
     fn data(&mut self, raw: u32, frame: Bytes) -> Result<Option<u32>, Job> {
-        const HEAD: usize = 8;
-        let Some(stream) = self.streams.get_mut(&raw) else {
-            workers::pass(&mut self.connection, frame);
-            return Ok(None);
-        };
-        let chunks = match &stream.inlet {
-            Inlet::Forwarded(chunks) => Some(chunks.clone()),
-            Inlet::Unread if frame.len() > HEAD && !self.gone && !stream.remote_ended => {
-                return Err(Job::Data { id: raw, frame });
-            }
-            Inlet::Unread | Inlet::Drained => None,
-        };
-        let (bytes, ended) = self.received(raw, frame);
+        let bytes = frame.slice(workers::HEAD..);
         let mut given = None;
-        // what nobody takes any more was this frame: a copy that fails ends with the bytes that it has in hand
-        if !bytes.is_empty()
-            && let Some(chunks) = chunks
+        if let Some(stream) = self.streams.get_mut(&raw)
+            && !bytes.is_empty()
+            && !stream.remote_ended
         {
-            let stream = self.streams.get_mut(&raw);
-            match (chunks.try_send(bytes), stream) {
-                (Ok(()), _) => given = Some(raw),
-                (Err(_), Some(stream)) if stream.drains => stream.inlet = Inlet::Drained,
-                (Err(_), Some(stream)) => stream.inlet = Inlet::Unread,
-                (Err(_), None) => {}
+            match &stream.inlet {
+                Inlet::Forwarded(chunks) => match chunks.try_send(bytes) {
+                    Ok(()) => given = Some(raw),
+                    // a copy that fails ends with the bytes that it has in hand: these
+                    Err(_) if stream.drains => stream.inlet = Inlet::Drained,
+                    Err(_) => stream.inlet = Inlet::Unread,
+                },
+                Inlet::Unread if !self.gone => return Err(Job::Data { id: raw, frame }),
+                Inlet::Unread | Inlet::Drained => {}
             }
         }
-        if ended {
-            self.remote_ended(raw);
-        }
+        self.pass(raw, frame);
         Ok(given)
     }
 
-    /// Passes a frame of a stream on, and says what came of it: its bytes, and whether it was the stream's last.
-    fn received(&mut self, raw: u32, frame: Bytes) -> (Bytes, bool) {
-        workers::pass(&mut self.connection, frame);
-        let Some(stream) = self.streams.get(&raw) else {
-            return (Bytes::new(), false);
-        };
-        let mut all = BytesMut::new();
-        let mut first = Bytes::new();
-        loop {
-            match self.connection.read(stream.id) {
-                Ok(Some(bytes)) if first.is_empty() => first = bytes,
-                Ok(Some(bytes)) => {
-                    if all.is_empty() {
-                        all.extend_from_slice(&first);
-                    }
-                    all.extend_from_slice(&bytes);
+    /// Lets the protocol have a frame of a stream, and sees whether it was the last. The bytes are elsewhere.
+    fn pass(&mut self, raw: u32, mut frame: Bytes) {
+        let id = self.streams.get(&raw).map(|stream| stream.id);
+        // a frame that is longer than the protocol's buffer goes in pieces
+        while !frame.is_empty() && self.connection.lost().is_none() {
+            workers::pass(&mut self.connection, &mut frame);
+            let Some(id) = id else { continue };
+            let end = loop {
+                match self.connection.read(id) {
+                    Ok(Some(_)) => {}
+                    end => break end,
                 }
-                ended => {
-                    let ended = ended != Err(ReadError::Blocked);
-                    let whole = match all.is_empty() {
-                        true => first,
-                        false => all.freeze(),
-                    };
-                    return (whole, ended);
-                }
+            };
+            if end != Err(ReadError::Blocked) {
+                self.remote_ended(raw);
             }
         }
     }
@@ -451,13 +430,11 @@ impl workers::Handler for Driver {
             }
             Job::Data { id, frame } => self.data(id, frame)?,
             Job::Reset { id, frame } => {
-                if self.received(id, frame).1 {
-                    self.remote_ended(id);
-                }
+                self.pass(id, frame);
                 None
             }
-            Job::Other(frame) => {
-                workers::pass(&mut self.connection, frame);
+            Job::Other(mut frame) => {
+                workers::pass(&mut self.connection, &mut frame);
                 None
             }
         };

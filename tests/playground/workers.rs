@@ -19,7 +19,7 @@ const WORKERS: usize = 5;
 /// `QUEUE_SIZE`, of each worker.
 const QUEUE: usize = 50;
 /// What all frames begin with: 31 or 15 bits and a type, eight of flags, 24 of length.
-const HEAD: usize = 8;
+pub(crate) const HEAD: usize = 8;
 const CONTROL: u32 = 1 << 31;
 
 /// A frame that a worker is to handle.
@@ -43,7 +43,7 @@ impl Job {
 
 /// Who handles frames.
 pub(crate) trait Handler {
-    /// Takes in the header block or hands a frame to the protocol.
+    /// The protocol, for header blocks.
     fn connection(&mut self) -> &mut Connection;
     /// Whether the wire takes answers at the moment.
     fn can_answer(&self) -> bool;
@@ -153,7 +153,7 @@ impl Workers {
     }
 
     /// Which worker gets the frame; none for what the reader handles by itself.
-    fn sort(&mut self, frame: Bytes, connection: &mut Connection) -> Option<(usize, Job)> {
+    fn sort(&mut self, mut frame: Bytes, connection: &mut Connection) -> Option<(usize, Job)> {
         let first = frame.clone().get_u32();
         if first & CONTROL == 0 {
             return Some((of_stream(first), Job::Data { id: first, frame }));
@@ -161,7 +161,7 @@ impl Workers {
         match first & 0xffff {
             // SYN_STREAM, SYN_REPLY and HEADERS: the zlib context goes with the wire's order
             1 | 2 | 8 => {
-                pass(connection, frame);
+                pass(connection, &mut frame);
                 while let Some(event) = connection.poll_event() {
                     if let Event::Opened { id, headers, .. } = event {
                         return Some((of_stream(id.get()), Job::Open(id, headers)));
@@ -226,6 +226,6 @@ fn of_stream(id: u32) -> usize {
 }
 
 /// Hands a frame to the protocol; what the peer broke shows as a lost connection.
-pub(crate) fn pass(connection: &mut Connection, mut frame: Bytes) {
-    let _ = connection.handle_input(&mut frame, Instant::now());
+pub(crate) fn pass(connection: &mut Connection, frame: &mut Bytes) {
+    let _ = connection.handle_input(frame, Instant::now());
 }
