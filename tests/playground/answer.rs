@@ -86,6 +86,13 @@ impl Refusal {
         }
     }
 
+    /// What an API server says that doesn't reach the kubelet; it has no reason.
+    pub(crate) fn no_kubelet() -> Self {
+        let message =
+            "error dialing backend: dial tcp 127.0.0.1:10250: connect: connection refused";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "", message)
+    }
+
     pub(crate) fn no_route() -> Self {
         let message = "the server could not find the requested resource";
         Self::new(StatusCode::NOT_FOUND, "NotFound", message)
@@ -108,8 +115,11 @@ impl Refusal {
     pub(crate) fn document(&self) -> Value {
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason, "code": self.code.as_u16(),
+            "message": self.message, "code": self.code.as_u16(),
         });
+        if !self.reason.is_empty() {
+            status["reason"] = json!(self.reason);
+        }
         if let Some(details) = &self.details {
             status["details"] = details.clone();
         }

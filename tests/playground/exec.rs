@@ -63,6 +63,9 @@ impl Upgrade {
         if !self.asks_for_upgrade() {
             return Err(Refusal::bad_request("Upgrade request required"));
         }
+        if !server.node.is_up() {
+            return Err(Refusal::no_kubelet());
+        }
         let flag = |name: &str| {
             let value = query.first(name);
             value.is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
@@ -75,7 +78,7 @@ impl Upgrade {
         }
         let not_found = format!("container not found ({container:?})");
         let sandbox = server.node.sandbox(namespace, name);
-        let sandbox = sandbox.filter(|_| runs(&pod, &container));
+        let sandbox = sandbox.filter(|it| it.is_running() && runs(&pod, &container));
         let translated = server.minor >= 30 && self.subprotocols().iter().any(|it| it == V5);
         let Some(sandbox) = sandbox else {
             // before 1.36 the API server had said 101 before it heard of this

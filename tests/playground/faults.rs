@@ -219,6 +219,21 @@ pub(crate) struct Behaviour {
     /// How a new tunnel's bytes are cut into WebSocket messages.
     pub(crate) messages: Messages,
     pub(crate) exec: ExecFaults,
+    /// How often a watch that wants bookmarks gets one; API servers: about a minute.
+    pub(crate) bookmarks: Duration,
+}
+
+/// What happens to all watches that are open.
+#[derive(Clone, Debug)]
+pub(crate) enum Interruption {
+    /// They end, as API servers end watches whenever they like.
+    End,
+    /// They get an ERROR event with this Status, and end.
+    Error {
+        code: StatusCode,
+        reason: &'static str,
+        message: String,
+    },
 }
 
 impl Default for Behaviour {
@@ -233,6 +248,7 @@ impl Default for Behaviour {
             fail_before_dial: None,
             messages: Messages::default(),
             exec: ExecFaults::default(),
+            bookmarks: Duration::from_secs(60),
         }
     }
 }

@@ -8,19 +8,21 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use hyper::Uri;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::CertificateDer;
 use rustls::{HandshakeKind, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::broadcast;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::Options;
 use super::access::Users;
 use super::api;
-use super::faults::{Answer, Behaviour, Request, Rule};
+use super::faults::{Answer, Behaviour, Interruption, Request, Rule};
 use super::node::Node;
 use super::sshd::Sshd;
 use super::tunnel::Tunnel;
@@ -48,6 +50,10 @@ pub(crate) struct Server {
     pub(crate) connections: Mutex<BTreeMap<u64, WireControl>>,
     pub(crate) accepted: AtomicU64,
     pub(crate) tunnels_opened: AtomicU64,
+    /// Those that are open, by their URIs.
+    pub(crate) watches: Mutex<BTreeMap<u64, Uri>>,
+    pub(crate) watches_opened: AtomicU64,
+    pub(crate) interruptions: broadcast::Sender<Interruption>,
     pub(crate) tls: Arc<ServerConfig>,
 }
 
@@ -149,6 +155,13 @@ impl Server {
     /// What every command in a container has in its environment.
     pub(crate) fn mark(&self) -> String {
         format!("KPF_PLAYGROUND={}/pods", self.folder.display())
+    }
+
+    /// Lists a watch, until whoever asked takes it off.
+    pub(crate) fn next_watch(&self, uri: &Uri) -> u64 {
+        let number = self.watches_opened.fetch_add(1, Ordering::Relaxed) + 1;
+        lock(&self.watches).insert(number, uri.clone());
+        number
     }
 
     pub(crate) fn next_tunnel(&self) -> u64 {
