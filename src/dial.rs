@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::cluster::target::PodRef;
-use crate::cluster::{Cluster, Connection, Protocol, UpgradeError, UpgradeRequest, Upgraded};
+use crate::cluster::{
+    Cluster, Connection, Protocol, Unreachable, UpgradeError, UpgradeRequest, Upgraded,
+};
 use crate::exec::{self, Command, Session};
 use crate::tunnel::{Framing, Tunnel};
 
@@ -13,8 +15,11 @@ const PORT_FORWARD: &str = "portforward.k8s.io";
 /// The same, as SPDY in a WebSocket. The `v2.portforward.k8s.io` of KEP-4006 was never used.
 const TUNNELLED: &str = "SPDY/3.1+portforward.k8s.io";
 
-/// Bytes of a command line in a request; URIs of the `http` crate end at 64 KiB, the server's own path included.
-const MAX_QUERY: usize = 60_000;
+/// Bytes of a command line with its escapes: Go's servers take so much before the end of the headers, and the API server
+/// and the kubelet are such.
+const MAX_QUERY: usize = 1 << 20;
+/// The shortest request line that a proxy on the way may find too long, nginx's default.
+const LONG_QUERY: usize = 8 << 10;
 
 /// Which transports to try.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,7 +110,29 @@ impl Error {
             Self::One { error, .. } | Self::Both { spdy: error, .. } => error,
         }
     }
+
+    /// Adds what to do where the length of the command line may be what is wrong.
+    fn of_long_query(mut self, length: usize) -> Self {
+        let error = match &mut self {
+            Self::One { error, .. } | Self::Both { spdy: error, .. } => error,
+        };
+        let hint =
+            format!(" (the command line is {length} bytes long with its escapes: {ON_STDIN})");
+        match error {
+            // for all that, a server says its 414 or 431, or closes the connection in the middle of the request
+            UpgradeError::Status {
+                code: 400 | 413 | 414 | 431 | 502,
+                message,
+                ..
+            } => message.push_str(&hint),
+            UpgradeError::Unreachable(Unreachable::Lost { reason }) => reason.push_str(&hint),
+            _ => {}
+        }
+        self
+    }
 }
+
+const ON_STDIN: &str = "pass data on stdin, or a script to `sh -s`";
 
 impl Dialer {
     /// Dials through `cluster`.
@@ -157,7 +184,7 @@ impl Dialer {
         if query.len() > MAX_QUERY {
             return Err(Error::One {
                 error: UpgradeError::Request(format!(
-                    "the command line is {} bytes long with its escapes, and a request takes {MAX_QUERY}: pass data on stdin",
+                    "the command line is {} bytes long with its escapes, and an API server takes {MAX_QUERY}: {ON_STDIN}",
                     query.len()
                 )),
                 what,
@@ -175,7 +202,11 @@ impl Dialer {
             Session::spdy(upgraded.io, upgraded.read_buf, command)
                 .map_err(|error| UpgradeError::Handshake(error.to_string()))
         };
-        self.either(pod, what, websocket, spdy).await
+        let outcome = self.either(pod, what, websocket, spdy).await;
+        outcome.map_err(|error| match query.len() {
+            ..LONG_QUERY => error,
+            length => error.of_long_query(length),
+        })
     }
 
     /// The one that is to be used, or the second where the first is refused.
