@@ -502,7 +502,7 @@ _kpf() {
             return 0
             ;;
         kpf__subcmd__exec)
-            opts="-c -i -t -q -n -v -s -h --container --stdin --tty --quiet --pod-running-timeout --transport --namespace --context --kubeconfig --v --cluster --user --server --token --username --password --as --as-group --as-uid --as-user-extra --certificate-authority --client-certificate --client-key --tls-server-name --insecure-skip-tls-verify --request-timeout --proxy-url --cache-dir --disable-compression --kuberc --log-flush-frequency --match-server-version --profile --profile-output --vmodule --warnings-as-errors --help"
+            opts="-c -i -t -q -n -v -s -h --container --stdin --tty --quiet --verify --pod-running-timeout --transport --namespace --context --kubeconfig --v --cluster --user --server --token --username --password --as --as-group --as-uid --as-user-extra --certificate-authority --client-certificate --client-key --tls-server-name --insecure-skip-tls-verify --request-timeout --proxy-url --cache-dir --disable-compression --kuberc --log-flush-frequency --match-server-version --profile --profile-output --vmodule --warnings-as-errors --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

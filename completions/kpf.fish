@@ -209,6 +209,7 @@ complete -c kpf -n "__fish_kpf_using_subcommand exec" -l profile -r
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -l profile-output -r
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -l vmodule -r
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -l warnings-as-errors -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l verify -d 'Fail unless all of stdin has arrived; only with -i and without -t, and with sh, tee and wc in the container'
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kpf -n "__fish_kpf_using_subcommand completions" -s n -l namespace -d 'Namespace to look in [default: the context\'s]' -r
 complete -c kpf -n "__fish_kpf_using_subcommand completions" -l context -d 'Context of the kubeconfig to use' -r

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use super::exit;
 use super::reach::Reach;
@@ -11,12 +11,17 @@ use super::signal::Signals;
 use super::stdio::{Input, Output};
 use super::terminal::{Raw, Sizes};
 use crate::cli::ExecArgs;
-use crate::exec::{self, Command, Local};
+use crate::cluster::Connection;
+use crate::exec::verify::Verify;
+use crate::exec::{self, Command, Local, Session};
 use crate::ui::Ui;
 
 /// Runs until the command has ended and all it wrote is delivered. Ends with the command's exit code.
 pub(super) async fn run(args: &ExecArgs, mut reach: Reach, ui: &Ui) -> anyhow::Result<ExitCode> {
     let ExecArgs { command, .. } = args;
+    if args.verify && (!args.stdin || args.tty) {
+        bail!("--verify is for a stdin that is no terminal: give -i, and not -t");
+    }
     let dialer = reach.dialer(&command.target)?;
     let container = dialer
         .cluster()
@@ -34,8 +39,13 @@ pub(super) async fn run(args: &ExecArgs, mut reach: Reach, ui: &Ui) -> anyhow::R
     if args.stdin && args.tty && !args.quiet {
         tell_about_terminal(tty, ui);
     }
+    let verify = args.verify.then(Verify::new).transpose()?;
+    let words = command.words.clone();
     let command = Command {
-        words: command.words.clone(),
+        words: match &verify {
+            Some(verify) => verify.wrap(words),
+            None => words,
+        },
         container: Some(container.name),
         stdin: args.stdin,
         tty,
@@ -47,17 +57,26 @@ pub(super) async fn run(args: &ExecArgs, mut reach: Reach, ui: &Ui) -> anyhow::R
             .then(Raw::enter)
             .transpose()
             .context("cannot make the terminal raw")?;
-        let local = Local {
-            stdin: args
-                .stdin
-                .then(Input::open)
-                .transpose()
-                .context("cannot use stdin")?,
-            stdout: Output::stdout().context("cannot use stdout")?,
-            stderr: Output::stderr().context("cannot use stderr")?,
-            sizes: tty.then(Sizes::new).transpose()?,
+        let stdin = args.stdin.then(Input::open).transpose();
+        let stdin = stdin.context("cannot use stdin")?;
+        let stdout = Output::stdout().context("cannot use stdout")?;
+        let stderr = Output::stderr().context("cannot use stderr")?;
+        let sizes = tty.then(Sizes::new).transpose()?;
+        let code = match (verify, stdin) {
+            (Some(verify), Some(stdin)) => {
+                run_verified(session, &verify, stdin, stdout, stderr).await?
+            }
+            (_, stdin) => {
+                let local = Local {
+                    stdin,
+                    stdout,
+                    stderr,
+                    sizes,
+                };
+                session.run(local).await?
+            }
         };
-        anyhow::Ok(session.run(local).await?)
+        anyhow::Ok(code)
     };
     let ended = if typed_at {
         let mut signals = Signals::at_a_terminal()?;
@@ -78,6 +97,35 @@ pub(super) async fn run(args: &ExecArgs, mut reach: Reach, ui: &Ui) -> anyhow::R
         ui.notice(format_args!("command terminated with exit code {code}"));
     }
     Ok(ExitCode::from(code))
+}
+
+/// A command that has failed needs no check: its own code says more.
+async fn run_verified(
+    session: Session<Connection>,
+    verify: &Verify,
+    stdin: Input,
+    stdout: Output,
+    stderr: Output,
+) -> anyhow::Result<u8> {
+    let mut stdin = verify.stdin(stdin);
+    let mut stderr = verify.stderr(stderr);
+    let local = Local {
+        stdin: Some(&mut stdin),
+        stdout,
+        stderr: &mut stderr,
+        sizes: None::<Sizes>,
+    };
+    let code = session.run(local).await;
+    let finished = stderr.finish().await;
+    let code = code?;
+    finished.map_err(|error| exec::Error::Unwritable {
+        stream: "stderr",
+        error,
+    })?;
+    if code == 0 {
+        stdin.compare(&stderr)?;
+    }
+    Ok(code)
 }
 
 fn has_no_reader(error: &anyhow::Error) -> bool {

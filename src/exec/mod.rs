@@ -12,6 +12,7 @@
 //! | `status` | the Status document and what it means |
 //! | `websocket`, `streams` | the two transports |
 //! | `relay` | local streams, and what goes first |
+//! | [`verify`] | whether all of stdin has arrived |
 
 use std::ffi::OsString;
 use std::io;
@@ -36,6 +37,7 @@ mod status;
 mod streams;
 #[cfg(test)]
 mod tests;
+pub mod verify;
 mod websocket;
 
 pub use relay::Local;

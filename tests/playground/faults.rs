@@ -179,6 +179,8 @@ pub(crate) struct ExecFaults {
     pub(crate) late: Duration,
     /// Nobody reads the command's stdin.
     pub(crate) stdin_unread: bool,
+    /// The command's stdin ends after so many bytes, and nobody is told: containerd #12734, #13934.
+    pub(crate) stdin_lost_after: Option<usize>,
 }
 
 /// How the connection of a command ends.

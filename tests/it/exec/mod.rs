@@ -5,6 +5,7 @@ mod faults;
 mod server;
 mod side_by_side;
 mod terminal;
+mod verify;
 
 use std::io::{Read as _, Write as _};
 use std::path::Path;
