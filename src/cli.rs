@@ -18,7 +18,7 @@ use crate::cluster::target::Target;
 use crate::cluster::target::ports::{Address, RemotePort};
 
 pub use self::global::GlobalArgs;
-pub use self::words::{ExecCommand, Forward, Forwards};
+pub use self::words::{ExecCommand, ExecTarget, Forward, Forwards};
 
 /// Reach ports and processes inside Kubernetes pods
 #[derive(Parser)]
@@ -232,6 +232,13 @@ pub struct ExecArgs {
     /// runtime's if there is no such program; it ends no sooner than stdin does.
     #[arg(long)]
     pub verify: bool,
+
+    /// End the command by SIGHUP if kpf ends before it, by a signal or a lost connection; needs sh in the container
+    ///
+    /// No container runtime ends a command when its client goes away. With this the command runs under a shell that says
+    /// its process id and then becomes the command, and a second exec sends the signal to its process group.
+    #[arg(long)]
+    pub hang_up: bool,
 
     /// How to reach the pod.
     #[command(flatten)]

@@ -1,31 +1,40 @@
 //! `kpf exec`: a command in a container, with this process's stdin, stdout and stderr.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use tokio::time::timeout;
 
 use super::exit;
+use super::manifest;
 use super::reach::Reach;
 use super::signal::Signals;
 use super::stdio::{Input, Output};
 use super::terminal::{Raw, Sizes};
-use crate::cli::ExecArgs;
+use crate::cli::{ExecArgs, ExecTarget};
 use crate::cluster::Connection;
-use crate::exec::verify::Verify;
+use crate::cluster::target::PodRef;
+use crate::dial::Dialer;
+use crate::exec::hang_up::HangUp;
+use crate::exec::verify::{Counted, Verify};
 use crate::exec::{self, Command, Local, Session};
 use crate::ui::Ui;
 
 /// Runs until the command has ended and all it wrote is delivered. Ends with the command's exit code.
 pub(super) async fn run(args: &ExecArgs, mut reach: Reach, ui: &Ui) -> anyhow::Result<ExitCode> {
     let ExecArgs { command, .. } = args;
-    if args.verify && (!args.stdin || args.tty) {
-        bail!("--verify is for a stdin that is no terminal: give -i, and not -t");
-    }
-    let dialer = reach.dialer(&command.target)?;
+    let extras = Extras::new(args)?;
+    let target = match &command.target {
+        ExecTarget::Named(target) => target.clone(),
+        ExecTarget::Manifests(names) => manifest::target(names, args.stdin)?,
+    };
+    let dialer = reach.dialer(&target)?;
     let container = dialer
         .cluster()
-        .resolve_container(&command.target, args.container(), reach.wait)
+        .resolve_container(&target, args.container(), reach.wait)
         .await?;
     if let Some(all) = container.chosen_from.as_ref().filter(|_| !args.quiet) {
         // kubectl's words
@@ -39,13 +48,8 @@ pub(super) async fn run(args: &ExecArgs, mut reach: Reach, ui: &Ui) -> anyhow::R
     if args.stdin && args.tty && !args.quiet {
         tell_about_terminal(tty, ui);
     }
-    let verify = args.verify.then(Verify::new).transpose()?;
-    let words = command.words.clone();
     let command = Command {
-        words: match &verify {
-            Some(verify) => verify.wrap(words),
-            None => words,
-        },
+        words: extras.wrap(command.words.clone()),
         container: Some(container.name),
         stdin: args.stdin,
         tty,
@@ -62,30 +66,32 @@ pub(super) async fn run(args: &ExecArgs, mut reach: Reach, ui: &Ui) -> anyhow::R
         let stdout = Output::stdout().context("cannot use stdout")?;
         let stderr = Output::stderr().context("cannot use stderr")?;
         let sizes = tty.then(Sizes::new).transpose()?;
-        let code = match (verify, stdin) {
-            (Some(verify), Some(stdin)) => {
-                run_verified(session, &verify, stdin, stdout, stderr).await?
-            }
-            (_, stdin) => {
-                let local = Local {
-                    stdin,
-                    stdout,
-                    stderr,
-                    sizes,
-                };
-                session.run(local).await?
-            }
+        let local = Local {
+            stdin,
+            stdout,
+            stderr,
+            sizes,
         };
-        anyhow::Ok(code)
+        extras.run(session, local, tty).await
     };
-    let ended = if typed_at {
-        let mut signals = Signals::at_a_terminal()?;
+    let mut signals = match (typed_at, args.hang_up) {
+        (true, _) => Some(Signals::at_a_terminal()?),
+        (false, true) => Some(Signals::deadly()?),
+        (false, false) => None,
+    };
+    let outcome = tokio::select! {
+        ended = running => Ok(ended),
+        code = caught(&mut signals) => Err(code),
+    };
+    if !matches!(outcome, Ok(Ok(_))) {
         tokio::select! {
-            ended = running => ended,
-            code = signals.wait() => return Ok(code),
+            () = extras.hang_up(&dialer, &container.pod, command.container, ui) => {}
+            _again = caught(&mut signals) => {}
         }
-    } else {
-        running.await
+    }
+    let ended = match outcome {
+        Ok(ended) => ended,
+        Err(code) => return Ok(code),
     };
     let code = match ended {
         // As with `connect`, and as any Unix program ends whose reader wants no more: not a success, but no news.
@@ -99,34 +105,107 @@ pub(super) async fn run(args: &ExecArgs, mut reach: Reach, ui: &Ui) -> anyhow::R
     Ok(ExitCode::from(code))
 }
 
-/// A command that has failed needs no check: its own code says more.
-async fn run_verified(
-    session: Session<Connection>,
-    verify: &Verify,
-    stdin: Input,
-    stdout: Output,
-    stderr: Output,
-) -> anyhow::Result<u8> {
-    let mut stdin = verify.stdin(stdin);
-    let mut stderr = verify.stderr(stderr);
-    let local = Local {
-        stdin: Some(&mut stdin),
-        stdout,
-        stderr: &mut stderr,
-        sizes: None::<Sizes>,
-    };
-    let code = session.run(local).await;
-    let finished = stderr.finish().await;
-    let code = code?;
-    finished.map_err(|error| exec::Error::Unwritable {
-        stream: "stderr",
-        error,
-    })?;
-    if code == 0 {
-        stdin.compare(&stderr)?;
+async fn caught(signals: &mut Option<Signals>) -> ExitCode {
+    match signals {
+        Some(signals) => signals.wait().await,
+        None => std::future::pending().await,
     }
-    Ok(code)
 }
+
+/// What kubectl's exec doesn't do.
+struct Extras {
+    verify: Option<Verify>,
+    hang_up: Option<HangUp>,
+}
+
+impl Extras {
+    fn new(args: &ExecArgs) -> anyhow::Result<Self> {
+        if args.verify && (!args.stdin || args.tty) {
+            bail!("--verify is for a stdin that is no terminal: give -i, and not -t");
+        }
+        Ok(Self {
+            verify: args.verify.then(Verify::new).transpose()?,
+            hang_up: args.hang_up.then(HangUp::new).transpose()?,
+        })
+    }
+
+    fn wrap(&self, words: Vec<OsString>) -> Vec<OsString> {
+        let words = match &self.verify {
+            Some(verify) => verify.wrap(words),
+            None => words,
+        };
+        match &self.hang_up {
+            Some(hang_up) => hang_up.wrap(words),
+            None => words,
+        }
+    }
+
+    async fn run(
+        &self,
+        session: Session<Connection>,
+        local: Local<Input, Output, Output, Sizes>,
+        tty: bool,
+    ) -> anyhow::Result<u8> {
+        let (on_stdout, on_stderr) = match &self.hang_up {
+            hang_up if tty => (hang_up.as_ref(), None),
+            hang_up => (None, hang_up.as_ref()),
+        };
+        let mut stdin = local.stdin.map(Counted::new);
+        let mut stdout = HangUp::output(on_stdout, local.stdout);
+        let stderr = HangUp::output(on_stderr, local.stderr);
+        let mut stderr = Verify::stderr(self.verify.as_ref(), stderr);
+        let code = session
+            .run(Local {
+                stdin: stdin.as_mut(),
+                stdout: &mut stdout,
+                stderr: &mut stderr,
+                sizes: local.sizes,
+            })
+            .await;
+        let unwritable = |stream| move |error| exec::Error::Unwritable { stream, error };
+        let finished = [
+            stdout.finish().await.map_err(unwritable("stdout")),
+            stderr.finish().await.map_err(unwritable("stderr")),
+        ];
+        let code = code?;
+        finished.into_iter().collect::<Result<(), _>>()?;
+        // A command that has failed needs no check: its own code says more.
+        if let (0, Some(verify), Some(stdin)) = (code, &self.verify, &stdin) {
+            verify.compare(stdin)?;
+        }
+        Ok(code)
+    }
+
+    /// Ends the command, if it was asked for and began.
+    async fn hang_up(&self, dialer: &Dialer, pod: &PodRef, container: Option<String>, ui: &Ui) {
+        let hang_up = self.hang_up.as_ref();
+        let Some(command) = hang_up.and_then(|hang_up| hang_up.command(container)) else {
+            return;
+        };
+        let ending = async {
+            let session = dialer.exec(pod, &command).await?;
+            let nothing = Local {
+                stdin: None::<tokio::io::Empty>,
+                stdout: tokio::io::sink(),
+                stderr: tokio::io::sink(),
+                sizes: None::<Sizes>,
+            };
+            anyhow::Ok(session.run(nothing).await?)
+        };
+        let failure = match timeout(HANG_UP, ending).await {
+            Ok(Ok(0)) => return,
+            Ok(Ok(code)) => format!("sh has ended with code {code}"),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer after {} s", HANG_UP.as_secs()),
+        };
+        ui.warning(format_args!(
+            "the command may still run in the container: {failure}"
+        ));
+    }
+}
+
+/// For a request and a shell; whoever has ended kpf doesn't want to wait for it.
+const HANG_UP: Duration = Duration::from_secs(5);
 
 fn has_no_reader(error: &anyhow::Error) -> bool {
     matches!(

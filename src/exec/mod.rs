@@ -13,6 +13,8 @@
 //! | `websocket`, `streams` | the two transports |
 //! | `relay` | local streams, and what goes first |
 //! | [`verify`] | whether all of stdin has arrived |
+//! | [`hang_up`] | how a command ends with its client |
+//! | `mark` | what both learn from the container |
 
 use std::ffi::OsString;
 use std::io;
@@ -32,6 +34,8 @@ use streams::Streams;
 use websocket::WebSocket;
 
 mod channels;
+pub mod hang_up;
+mod mark;
 mod relay;
 mod status;
 mod streams;
@@ -40,6 +44,7 @@ mod tests;
 pub mod verify;
 mod websocket;
 
+pub use mark::Marked;
 pub use relay::Local;
 
 /// The protocol over WebSocket. Older ones can't pass the end of stdin on: they are not for us.
@@ -176,7 +181,7 @@ pub enum Error {
 }
 
 /// A command that was started. Dropping it closes the connection; what becomes of the command then is the runtime's
-/// affair: most let it run.
+/// affair: most let it run, see [`hang_up`].
 pub struct Session<IO> {
     transport: Transport<IO>,
     tty: bool,

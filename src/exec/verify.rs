@@ -8,13 +8,13 @@
 //! What the command made of its stdin, only the command knows.
 
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::mark::{Mark, Marked};
 
 /// For any POSIX shell, the user's words as positional parameters only.
 ///
@@ -38,27 +38,17 @@ set -- $(
 printf '%s%s\n' "$mark" "$2" >&2
 exit "$1""#;
 
-/// Bytes of a count and its line end; 2^64 has 20 digits.
-const MAX_COUNT: usize = 21;
-
 /// The check of one command.
 #[derive(Debug)]
 pub struct Verify {
-    mark: String,
+    mark: Mark,
 }
 
 impl Verify {
     /// # Errors
     /// This machine has no random numbers.
     pub fn new() -> io::Result<Self> {
-        let mut nonce = [0; 16];
-        aws_lc_rs::rand::fill(&mut nonce)
-            .map_err(|_| io::Error::other("no random numbers on this machine"))?;
-        let mut mark = "kpf-verify-".to_owned();
-        for byte in nonce {
-            let _ = write!(mark, "{byte:02x}");
-        }
-        mark.push(':');
+        let mark = Mark::new("verify")?;
         Ok(Self { mark })
     }
 
@@ -66,27 +56,26 @@ impl Verify {
     /// as `words` do, but not before its stdin has ended.
     #[must_use]
     pub fn wrap(&self, words: Vec<OsString>) -> Vec<OsString> {
-        let shell = ["sh", "-c", SCRIPT, "sh", &self.mark].map(OsString::from);
+        let shell = ["sh", "-c", SCRIPT, "sh", self.mark.text()].map(OsString::from);
         shell.into_iter().chain(words).collect()
     }
 
-    /// `inner` as the local stdin.
-    pub fn stdin<R>(&self, inner: R) -> Counted<R> {
-        Counted {
-            inner,
-            bytes: 0,
-            ended: false,
-        }
+    /// `inner` as the local stderr; without a check it is left as it is.
+    pub fn stderr<W: AsyncWrite + Unpin>(check: Option<&Self>, inner: W) -> Marked<W> {
+        Marked::new(inner, check.map(|check| &check.mark))
     }
 
-    /// `inner` as the local stderr.
-    pub fn stderr<W>(&self, inner: W) -> Acknowledged<W> {
-        Acknowledged {
-            inner,
-            mark: self.mark.clone(),
-            held: BytesMut::new(),
-            ready: BytesMut::new(),
-            count: None,
+    /// Compares what was read here with what the container has counted.
+    ///
+    /// # Errors
+    /// Something is missing.
+    pub fn compare<R>(&self, stdin: &Counted<R>) -> Result<(), Short> {
+        let sent = stdin.bytes;
+        match self.mark.number() {
+            None => Err(Short::Unacknowledged),
+            Some(received) if received != sent => Err(Short::Cut { received, sent }),
+            Some(_) if !stdin.ended => Err(Short::Unread { sent }),
+            Some(_) => Ok(()),
         }
     }
 }
@@ -97,18 +86,6 @@ pub struct Counted<R> {
     inner: R,
     bytes: u64,
     ended: bool,
-}
-
-/// Passes on what is written, but for the acknowledgement.
-#[derive(Debug)]
-pub struct Acknowledged<W> {
-    inner: W,
-    mark: String,
-    /// What may be the beginning of the acknowledgement.
-    held: BytesMut,
-    /// What isn't, and is to be written.
-    ready: BytesMut,
-    count: Option<u64>,
 }
 
 /// stdin was not acknowledged in full.
@@ -136,17 +113,12 @@ pub enum Short {
 }
 
 impl<R> Counted<R> {
-    /// Compares with what the container has counted.
-    ///
-    /// # Errors
-    /// Something is missing.
-    pub fn compare<W>(&self, acknowledged: &Acknowledged<W>) -> Result<(), Short> {
-        let sent = self.bytes;
-        match acknowledged.count {
-            None => Err(Short::Unacknowledged),
-            Some(received) if received != sent => Err(Short::Cut { received, sent }),
-            Some(_) if !self.ended => Err(Short::Unread { sent }),
-            Some(_) => Ok(()),
+    /// `inner` as the local stdin.
+    pub fn new(inner: R) -> Self {
+        Self {
+            inner,
+            bytes: 0,
+            ended: false,
         }
     }
 }
@@ -166,155 +138,36 @@ impl<R: AsyncRead + Unpin> AsyncRead for Counted<R> {
     }
 }
 
-impl<W: AsyncWrite + Unpin> Acknowledged<W> {
-    /// Writes what was held back and was no acknowledgement. To be called once at the end.
-    ///
-    /// # Errors
-    /// It can't be written.
-    pub async fn finish(&mut self) -> io::Result<()> {
-        self.ready.unsplit(self.held.split());
-        self.inner.write_all(&self.ready.split()).await?;
-        self.inner.flush().await
-    }
-
-    /// Tells the acknowledgement from the rest, as far as that can be done.
-    fn sort(&mut self) {
-        loop {
-            let mark = self.mark.as_bytes();
-            let found = self.held.windows(mark.len()).position(|it| it == mark);
-            let Some(start) = found else {
-                let longest = self.held.len().min(mark.len() - 1);
-                let begun = (0..=longest)
-                    .rev()
-                    .find(|&length| self.held.ends_with(&mark[..length]));
-                let length = self.held.len() - begun.unwrap_or_default();
-                self.ready.unsplit(self.held.split_to(length));
-                return;
-            };
-            self.ready.unsplit(self.held.split_to(start));
-            let rest = &self.held[mark.len()..];
-            let end = rest.iter().position(|&byte| byte == b'\n');
-            if end.is_none() && rest.len() < MAX_COUNT {
-                return;
-            }
-            let line = std::str::from_utf8(&rest[..end.unwrap_or_default()]);
-            match line.ok().and_then(|line| line.parse().ok()) {
-                Some(count) => {
-                    self.count = Some(count);
-                    self.held.advance(mark.len() + end.map_or(0, |end| end + 1));
-                }
-                // Not the script's: a command that shows its own words.
-                None => self.ready.unsplit(self.held.split_to(mark.len())),
-            }
-        }
-    }
-
-    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.ready.is_empty() {
-            match ready!(Pin::new(&mut self.inner).poll_write(cx, &self.ready))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                length => self.ready.advance(length),
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<W: AsyncWrite + Unpin> AsyncWrite for Acknowledged<W> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_drain(cx))?;
-        self.held.extend_from_slice(bytes);
-        self.sort();
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_drain(cx))?;
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_drain(cx))?;
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
-
-    /// What comes through, and the count, of stderr in these pieces.
-    async fn sorted(verify: &Verify, pieces: &[&[u8]]) -> (Vec<u8>, Option<u64>) {
-        let mut stderr = verify.stderr(Vec::new());
-        for piece in pieces {
-            stderr.write_all(piece).await.unwrap();
-            stderr.flush().await.unwrap();
-        }
-        stderr.finish().await.unwrap();
-        (stderr.inner, stderr.count)
-    }
-
-    #[tokio::test]
-    async fn the_acknowledgement_is_found_in_any_pieces() {
-        let verify = Verify::new().unwrap();
-        let whole = format!("k\nkpf-verify-\n{}18446744073709551615\nlate", verify.mark);
-        let whole = whole.as_bytes();
-        let expected = (b"k\nkpf-verify-\nlate".to_vec(), Some(u64::MAX));
-        assert_eq!(sorted(&verify, &[whole]).await, expected);
-        for at in 0..whole.len() {
-            let (head, tail) = whole.split_at(at);
-            assert_eq!(sorted(&verify, &[head, tail]).await, expected, "{at}");
-        }
-        let bytes: Vec<&[u8]> = whole.chunks(1).collect();
-        assert_eq!(sorted(&verify, &bytes).await, expected);
-    }
-
-    #[tokio::test]
-    async fn what_is_none_comes_through() {
-        let verify = Verify::new().unwrap();
-        let mark = &verify.mark;
-        for text in [
-            String::new(),
-            "kpf".to_owned(),
-            mark[..mark.len() - 1].to_owned(),
-            mark.clone(),
-            format!("{mark}12"),
-            format!("{mark}-1\n"),
-            format!("{mark}x\n"),
-            format!("{mark}123456789012345678901234567890\n"),
-            format!("{mark}\n"),
-            Verify::new().unwrap().mark + "12\n",
-        ] {
-            let expected = (text.clone().into_bytes(), None);
-            assert_eq!(sorted(&verify, &[text.as_bytes()]).await, expected);
-        }
-    }
 
     #[tokio::test]
     async fn counts_are_compared() {
-        let verify = Verify::new().unwrap();
-        let mut stdin = verify.stdin(&b"12345"[..]);
-        let mut stderr = verify.stderr(Vec::<u8>::new());
-        assert_eq!(stdin.compare(&stderr), Err(Short::Unacknowledged));
-        let mut five = [0; 5];
-        tokio::io::AsyncReadExt::read_exact(&mut stdin, &mut five)
-            .await
-            .unwrap();
-        stderr.count = Some(5);
-        assert_eq!(stdin.compare(&stderr), Err(Short::Unread { sent: 5 }));
-        tokio::io::AsyncReadExt::read_to_end(&mut stdin, &mut Vec::new())
-            .await
-            .unwrap();
-        assert_eq!(stdin.compare(&stderr), Ok(()));
-        stderr.count = Some(4);
-        let cut = Short::Cut {
-            received: 4,
-            sent: 5,
-        };
-        assert_eq!(stdin.compare(&stderr), Err(cut));
+        for (acknowledged, expected) in [
+            (5, Ok(())),
+            (
+                4,
+                Err(Short::Cut {
+                    received: 4,
+                    sent: 5,
+                }),
+            ),
+        ] {
+            let verify = Verify::new().unwrap();
+            let mut stdin = Counted::new(&b"12345"[..]);
+            assert_eq!(verify.compare(&stdin), Err(Short::Unacknowledged));
+            stdin.read_exact(&mut [0; 5]).await.unwrap();
+            let line = format!("{}{acknowledged}\n", verify.mark.text());
+            let mut stderr = Verify::stderr(Some(&verify), Vec::new());
+            stderr.write_all(line.as_bytes()).await.unwrap();
+            if acknowledged == 5 {
+                assert_eq!(verify.compare(&stdin), Err(Short::Unread { sent: 5 }));
+            }
+            stdin.read_to_end(&mut Vec::new()).await.unwrap();
+            assert_eq!(verify.compare(&stdin), expected);
+        }
     }
 }
