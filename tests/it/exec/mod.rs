@@ -1,5 +1,6 @@
 //! `kpf exec` against the playground: side by side with the real kubectl, in a terminal, and where things go wrong.
 
+mod bad_input;
 mod bulk;
 mod faults;
 mod hang_up;
