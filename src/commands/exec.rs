@@ -1,5 +1,6 @@
 //! `kpf exec`: a command in a container, with this process's stdin, stdout and stderr.
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
@@ -56,6 +57,7 @@ pub(super) async fn run(args: &ExecArgs, mut reach: Reach, ui: &Ui) -> anyhow::R
     };
     let running = async {
         let session = dialer.exec(&container.pod, &command).await?;
+        extras.begun.set(true);
         // Not before: a failure to dial takes nothing from stdin, and is told on a terminal as it was.
         let _raw = tty
             .then(Raw::enter)
@@ -83,7 +85,11 @@ pub(super) async fn run(args: &ExecArgs, mut reach: Reach, ui: &Ui) -> anyhow::R
         ended = running => Ok(ended),
         code = caught(&mut signals) => Err(code),
     };
-    if !matches!(outcome, Ok(Ok(_))) {
+    let may_run = match &outcome {
+        Ok(ended) => ended.as_ref().is_err_and(leaves_it_running),
+        Err(_signal) => true,
+    };
+    if may_run {
         tokio::select! {
             () = extras.hang_up(&dialer, &container.pod, command.container, ui) => {}
             _again = caught(&mut signals) => {}
@@ -116,6 +122,8 @@ async fn caught(signals: &mut Option<Signals>) -> ExitCode {
 struct Extras {
     verify: Option<Verify>,
     hang_up: Option<HangUp>,
+    /// The cluster has agreed to run the command.
+    begun: Cell<bool>,
 }
 
 impl Extras {
@@ -126,6 +134,7 @@ impl Extras {
         Ok(Self {
             verify: args.verify.then(Verify::new).transpose()?,
             hang_up: args.hang_up.then(HangUp::new).transpose()?,
+            begun: Cell::new(false),
         })
     }
 
@@ -162,13 +171,22 @@ impl Extras {
                 sizes: local.sizes,
             })
             .await;
-        let unwritable = |stream| move |error| exec::Error::Unwritable { stream, error };
-        let finished = [
-            stdout.finish().await.map_err(unwritable("stdout")),
-            stderr.finish().await.map_err(unwritable("stderr")),
-        ];
-        let code = code?;
-        finished.into_iter().collect::<Result<(), _>>()?;
+        let finishing = async {
+            let unwritable = |stream| move |error| exec::Error::Unwritable { stream, error };
+            stdout.finish().await.map_err(unwritable("stdout"))?;
+            stderr.finish().await.map_err(unwritable("stderr"))
+        };
+        let code = match code {
+            Ok(code) => {
+                finishing.await?;
+                code
+            }
+            Err(error) => {
+                // The last of it is worth a moment, even where nobody may be reading.
+                let _ = timeout(LAST, finishing).await;
+                return Err(error.into());
+            }
+        };
         // A command that has failed needs no check: its own code says more.
         if let (0, Some(verify), Some(stdin)) = (code, &self.verify, &stdin) {
             verify.compare(stdin)?;
@@ -176,13 +194,14 @@ impl Extras {
         Ok(code)
     }
 
-    /// Ends the command, if it was asked for and began.
+    /// Ends the command, if that was asked for and it has begun.
     async fn hang_up(&self, dialer: &Dialer, pod: &PodRef, container: Option<String>, ui: &Ui) {
-        let hang_up = self.hang_up.as_ref();
-        let Some(command) = hang_up.and_then(|hang_up| hang_up.command(container)) else {
+        let Some(hang_up) = self.hang_up.as_ref().filter(|_| self.begun.get()) else {
             return;
         };
         let ending = async {
+            let command = hang_up.command(container);
+            let command = command.context("it has not said which process it is")?;
             let session = dialer.exec(pod, &command).await?;
             let nothing = Local {
                 stdin: None::<tokio::io::Empty>,
@@ -204,8 +223,19 @@ impl Extras {
     }
 }
 
+/// For the few bytes that were held back, after a failure.
+const LAST: Duration = Duration::from_millis(500);
+
 /// For a request and a shell; whoever has ended kpf doesn't want to wait for it.
 const HANG_UP: Duration = Duration::from_secs(5);
+
+/// Whether the command may have outlived what went wrong.
+fn leaves_it_running(error: &anyhow::Error) -> bool {
+    match error.downcast_ref() {
+        Some(exec::Error::Remote(_) | exec::Error::Protocol(_)) | None => false,
+        Some(_) => true,
+    }
+}
 
 fn has_no_reader(error: &anyhow::Error) -> bool {
     matches!(

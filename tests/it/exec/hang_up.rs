@@ -1,13 +1,17 @@
 //! `--hang-up`: the command ends with its client, whichever way that goes.
 
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::AsyncWriteExt as _;
 
 use super::terminal::Typed;
 use super::{Ended, TRANSPORTS, Transport, exec, kpf, playground, run, until, wait};
 use crate::playground::Playground;
+use crate::playground::faults::{Answer, Request};
+use crate::tools;
 
 /// Says who it is, and that of its child.
 const SCRIPT: &str = "sleep 1000 & echo $! $$; wait";
@@ -131,3 +135,48 @@ fn a_command_that_ends_by_itself_is_as_any_other() {
         }
     }
 }
+
+#[test]
+fn a_command_that_nobody_knows_is_told_of() {
+    let playground = playground();
+    // says that it has the streams, and is gone
+    let script = Answer::script(|mut io| async move {
+        io.write_all(b"\x82\x01\x01").await?;
+        io.flush().await
+    });
+    playground.answer_next(Request::is_websocket, script);
+    let arguments = ["--hang-up", "web", "--", "true"];
+    let command = exec(
+        kpf(),
+        &playground,
+        "admin",
+        Transport::WebSocket,
+        &arguments,
+    );
+    let ended = run(command, None);
+    assert_eq!(ended.code, Some(74));
+    let warning = "warning: the command may still run in the container: it has not said which process it is\n";
+    assert!(ended.stderr.starts_with(warning), "{}", ended.stderr);
+}
+
+#[test]
+fn without_it_the_command_stays_as_with_kubectl() {
+    let playground = playground();
+    let programs = [kpf().to_owned()].into_iter().chain(tools::kubectls());
+    for program in programs {
+        for transport in TRANSPORTS {
+            let mut command = exec(&program, &playground, "admin", transport, &ARGUMENTS);
+            let mut child = command.spawn().unwrap();
+            let mut pids = String::new();
+            let mut stdout = BufReader::new(child.stdout.take().unwrap());
+            stdout.read_line(&mut pids).unwrap();
+            let pid = Pid::from_raw(child.id().cast_signed()).unwrap();
+            kill_process(pid, Signal::TERM).unwrap();
+            assert_eq!(wait(&mut child).signal(), Some(Signal::TERM.as_raw()));
+            until("the connection is gone", || playground.tunnels().is_empty());
+            assert!(pids.split_whitespace().all(runs), "{pids:?}");
+        }
+    }
+}
+
+const ARGUMENTS: [&str; 5] = ["web", "--", "sh", "-c", SCRIPT];
