@@ -1,4 +1,4 @@
-//! An upgrade whose request line is longer than a [`Uri`](::http::Uri) can be, which is 64 KiB: that of a long command.
+//! An upgrade whose request line is longer than a [`Uri`] can be, which is 64 KiB: that of a long command.
 //!
 //! API servers take a megabyte, and kubectl sends it. So hyper is given the path alone, on a connection of its own, and
 //! the request line that it writes there is replaced by the whole one. All the rest stays hyper's.
