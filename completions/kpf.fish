@@ -186,6 +186,7 @@ complete -c kpf -n "__fish_kpf_using_subcommand connect" -l profile-output -r
 complete -c kpf -n "__fish_kpf_using_subcommand connect" -l vmodule -r
 complete -c kpf -n "__fish_kpf_using_subcommand connect" -l warnings-as-errors -r
 complete -c kpf -n "__fish_kpf_using_subcommand connect" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -s f -l filename -d 'Instead of TARGET, a manifest whose object leads to the pod: a file, a folder with one, or -' -r
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -s c -l container -d 'Container to run it in, also an init or ephemeral one [default: the annotation kubectl.kubernetes.io/default-container names it, else the first]' -r
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -s i -l stdin -d 'Pass stdin to the command' -r
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -s t -l tty -d 'Run it in a terminal, if stdin is one; only with -i' -r
@@ -224,6 +225,8 @@ complete -c kpf -n "__fish_kpf_using_subcommand exec" -l profile -r
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -l profile-output -r
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -l vmodule -r
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -l warnings-as-errors -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l verify -d 'Fail unless all of stdin has arrived; only with -i and without -t, and with sh, tee and wc in the container'
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l hang-up -d 'End the command by SIGHUP if kpf ends before it, by a signal or a lost connection; needs sh in the container'
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kpf -n "__fish_kpf_using_subcommand completions" -s n -l namespace -d 'Namespace to look in [default: the context\'s]' -r
 complete -c kpf -n "__fish_kpf_using_subcommand completions" -l context -d 'Context of the kubeconfig to use' -r

@@ -20,7 +20,7 @@ use crate::cluster::target::ports::{Address, RemotePort};
 
 pub use self::global::GlobalArgs;
 pub use self::via::{Via, ViaArgs};
-pub use self::words::{ExecCommand, Forward, Forwards};
+pub use self::words::{ExecCommand, ExecTarget, Forward, Forwards};
 
 /// Reach ports and processes inside Kubernetes pods
 #[derive(Parser)]
@@ -235,6 +235,21 @@ pub struct ExecArgs {
     )]
     pub quiet: bool,
 
+    /// Fail unless all of stdin has arrived; only with -i and without -t, and with sh, tee and wc in the container
+    ///
+    /// Some runtimes lose the end of a command's stdin and report success. With this the container counts the bytes, and
+    /// a count that isn't kpf's own is a failure with code 74. The command runs under a shell, whose words stand for the
+    /// runtime's if there is no such program; it ends no sooner than stdin does.
+    #[arg(long)]
+    pub verify: bool,
+
+    /// End the command by SIGHUP if kpf ends before it, by a signal or a lost connection; needs sh in the container
+    ///
+    /// No container runtime ends a command when its client goes away. With this the command runs under a shell that says
+    /// its process id and then becomes the command, and a second exec sends the signal to its process group.
+    #[arg(long)]
+    pub hang_up: bool,
+
     /// How to reach the pod.
     #[command(flatten)]
     pub reach: ReachArgs,
@@ -352,9 +367,11 @@ Examples:
   kpf exec -it deploy/api -c app -- sh        a shell in the container app of a pod of the deployment
   kpf exec -i db-0 -- psql < dump.sql         stdin for the command, byte by byte
   kpf exec shop/web -- tar cz /srv > srv.tgz  its output in a file
+  kpf exec -i --verify web -- tar xz < srv.tgz
+                                              a failure if the runtime loses some of it
 
 Exit codes: the command's own, with a line on stderr if it is not 0; 1 wrong usage or any other failure; 74 the \
-connection ended before the command's exit status came, or stdin or stdout failed; 141 nobody reads stdout.";
+connection ended before the command's exit status came, stdin or stdout failed, or --verify did; 141 nobody reads stdout.";
 
 const COMPLETIONS_HELP: &str = "\
 Examples:

@@ -42,6 +42,9 @@ pub(super) fn code(error: &anyhow::Error) -> u8 {
 
 /// The code for an error of `exec`.
 pub(super) fn exec_code(error: &anyhow::Error) -> u8 {
+    if error.is::<exec::verify::Short>() {
+        return LOST;
+    }
     match error.downcast_ref() {
         Some(
             exec::Error::NoStatus(_) | exec::Error::Unreadable(_) | exec::Error::Unwritable { .. },

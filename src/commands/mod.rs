@@ -19,6 +19,7 @@ mod exec;
 mod exit;
 mod forward;
 mod listen;
+mod manifest;
 mod reach;
 mod signal;
 mod stdio;

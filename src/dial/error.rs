@@ -2,9 +2,9 @@
 
 use std::io;
 
-use super::Subresource;
-use crate::cluster::UpgradeError;
+use super::{ON_STDIN, Subresource};
 use crate::cluster::target::{Endpoint, PodRef, TargetError};
+use crate::cluster::{Unreachable, UpgradeError};
 use crate::exec::bridge::Address;
 use crate::tunnel::{Failure, OpenError};
 
@@ -83,6 +83,26 @@ impl Error {
             Self::Neither { port_forward, .. } => port_forward.upgrade(),
             _ => None,
         }
+    }
+
+    /// Adds what to do where the length of the command line may be what is wrong.
+    pub(super) fn of_long_query(mut self, length: usize) -> Self {
+        let (Self::One { error, .. } | Self::Both { spdy: error, .. }) = &mut self else {
+            return self;
+        };
+        let hint =
+            format!(" (the command line is {length} bytes long with its escapes: {ON_STDIN})");
+        match error {
+            // for all that, a server says its 414 or 431, or closes the connection in the middle of the request
+            UpgradeError::Status {
+                code: 400 | 413 | 414 | 431 | 502,
+                message,
+                ..
+            } => message.push_str(&hint),
+            UpgradeError::Unreachable(Unreachable::Lost { reason }) => reason.push_str(&hint),
+            _ => {}
+        }
+        self
     }
 
     /// Whether a command in a container may do what port-forward can't: the role has no right to it, or the node

@@ -31,8 +31,11 @@ const PORT_FORWARD: &str = "portforward.k8s.io";
 /// The same, as SPDY in a WebSocket. The `v2.portforward.k8s.io` of KEP-4006 was never used.
 const TUNNELLED: &str = "SPDY/3.1+portforward.k8s.io";
 
-/// Bytes of a command line in a request; URIs of the `http` crate end at 64 KiB, the server's own path included.
-const MAX_QUERY: usize = 60_000;
+/// Bytes of a command line with its escapes: Go's servers take so much before the end of the headers, and the API server
+/// and the kubelet are such.
+const MAX_QUERY: usize = 1 << 20;
+/// The shortest request line that a proxy on the way may find too long, nginx's default.
+const LONG_QUERY: usize = 8 << 10;
 
 /// Which transports to try.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -108,6 +111,8 @@ impl Subresource {
     }
 }
 
+const ON_STDIN: &str = "pass data on stdin, or a script to `sh -s`";
+
 impl Dialer {
     /// Dials through `cluster`.
     #[must_use]
@@ -165,7 +170,7 @@ impl Dialer {
         if query.len() > MAX_QUERY {
             return Err(Error::One {
                 error: UpgradeError::Request(format!(
-                    "the command line is {} bytes long with its escapes, and a request takes {MAX_QUERY}: pass data on stdin",
+                    "the command line is {} bytes long with its escapes, and an API server takes {MAX_QUERY}: {ON_STDIN}",
                     query.len()
                 )),
                 what,
@@ -183,7 +188,11 @@ impl Dialer {
             Session::spdy(upgraded.io, upgraded.read_buf, command)
                 .map_err(|error| UpgradeError::Handshake(error.to_string()))
         };
-        self.either(pod, what, websocket, spdy).await
+        let outcome = self.either(pod, what, websocket, spdy).await;
+        outcome.map_err(|error| match query.len() {
+            ..LONG_QUERY => error,
+            length => error.of_long_query(length),
+        })
     }
 
     /// The one that is to be used, or the second where the first is refused.

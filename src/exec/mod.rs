@@ -14,6 +14,9 @@
 //! | `relay` | local streams, and what goes first |
 //! | `pipe` | a command as one byte stream |
 //! | `bridge` | commands that make connections, for such streams |
+//! | [`verify`] | whether all of stdin has arrived |
+//! | [`hang_up`] | how a command ends with its client |
+//! | `mark` | what both learn from the container |
 
 use std::ffi::OsString;
 use std::io;
@@ -34,14 +37,18 @@ use websocket::WebSocket;
 
 pub mod bridge;
 mod channels;
+pub mod hang_up;
+mod mark;
 mod pipe;
 mod relay;
 mod status;
 mod streams;
 #[cfg(test)]
 mod tests;
+pub mod verify;
 mod websocket;
 
+pub use mark::Marked;
 pub use pipe::{Mark, Pipe};
 pub use relay::Local;
 
@@ -179,7 +186,7 @@ pub enum Error {
 }
 
 /// A command that was started. Dropping it closes the connection; what becomes of the command then is the runtime's
-/// affair: most let it run.
+/// affair: most let it run, see [`hang_up`].
 pub struct Session<IO> {
     transport: Transport<IO>,
     tty: bool,

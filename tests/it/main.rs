@@ -7,6 +7,7 @@ mod playground;
 mod bad_input;
 mod cluster;
 mod connect;
+mod differences;
 mod exec;
 mod faults;
 mod forward;

@@ -54,7 +54,7 @@ impl Upgrade {
         let pods = Resource::find("", "pods").expect("pods are known");
         let pod = lock(&server.world).get(pods, namespace, name).cloned();
         let pod = pod.ok_or_else(|| Refusal::not_found("pods", name))?;
-        let query = Query::of(self.request.uri());
+        let query = Query::of_request(&self.request);
         let container = container(&pod, name, query.first("container").unwrap_or_default())?;
         if pod["spec"]["nodeName"].is_null() {
             let message = format!("pod {name} does not have a host assigned");

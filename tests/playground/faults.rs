@@ -182,6 +182,8 @@ pub(crate) struct ExecFaults {
     pub(crate) stdin_unread: bool,
     /// The folder of the only programs that containers have; otherwise they have the machine's.
     pub(crate) programs: Option<PathBuf>,
+    /// The command's stdin ends after so many bytes, and nobody is told: containerd #12734, #13934.
+    pub(crate) stdin_lost_after: Option<usize>,
 }
 
 /// How the connection of a command ends.

@@ -40,6 +40,7 @@ pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod read;
 pub(crate) mod remote_spdy;
+pub(crate) mod request_line;
 pub(crate) mod runtime;
 pub(crate) mod server;
 pub(crate) mod sshd;

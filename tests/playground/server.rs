@@ -24,6 +24,7 @@ use super::access::Users;
 use super::api;
 use super::faults::{Answer, Behaviour, Interruption, Request, Rule};
 use super::node::Node;
+use super::request_line::{self, ShortLine};
 use super::sshd::Sshd;
 use super::tunnel::Tunnel;
 use super::wire::{Line, LineControl, Wire, WireControl, lock};
@@ -125,9 +126,11 @@ impl Server {
             let response = api::respond(self.clone(), visitor.clone(), request);
             async { Ok::<_, Infallible>(response.await) }
         });
+        let io = ShortLine::new(Line::new(tls, line));
         http1::Builder::new()
             .title_case_headers(true)
-            .serve_connection(TokioIo::new(Line::new(tls, line)), service)
+            .max_buf_size(request_line::MAX_HEAD)
+            .serve_connection(TokioIo::new(io), service)
             .with_upgrades()
             .await
             .map_err(io::Error::other)

@@ -11,12 +11,13 @@
 //! | `NS/TYPE/NAME` | all three |
 //! | `OBJECT.NS.kpf`, `OBJECT.NS.CONTEXT.kpf` | the host form: OBJECT is a pod's name or `TYPE_NAME` |
 //!
-//! This file reads a target; [`ports`] reads ports; `translate` finds the pod's port behind a service's or a name;
+//! This file reads a target; `manifest` finds one in a file; [`ports`] reads ports; `translate` finds the pod's port behind a service's or a name;
 //! `preference` orders the pods of a workload; `container` chooses one of a pod's containers; `resolve` asks the
 //! cluster, and is the only one that does.
 
 mod container;
 mod kind;
+mod manifest;
 pub mod ports;
 mod preference;
 mod resolve;

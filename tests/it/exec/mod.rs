@@ -1,10 +1,14 @@
 //! `kpf exec` against the playground: side by side with the real kubectl, in a terminal, and where things go wrong.
 
+mod bad_input;
 mod bulk;
 mod faults;
+mod hang_up;
 mod server;
 mod side_by_side;
 mod terminal;
+mod typed_alike;
+mod verify;
 
 use std::io::{Read as _, Write as _};
 use std::path::Path;
@@ -78,7 +82,8 @@ fn run(mut command: Command, stdin: Option<&[u8]>) -> Ended {
         command.stdin(Stdio::piped());
     }
     let mut child = command.spawn().expect("it starts");
-    let mut output = child.stdout.take().expect("a pipe");
+    // a test may have put something else in its place
+    let output = child.stdout.take();
     let mut errors = child.stderr.take().expect("a pipe");
     let input = child.stdin.take();
     thread::scope(|scope| {
@@ -88,7 +93,8 @@ fn run(mut command: Command, stdin: Option<&[u8]>) -> Ended {
         }
         let stdout = scope.spawn(move || {
             let mut bytes = Vec::new();
-            output.read_to_end(&mut bytes).map(|_| bytes)
+            let read = output.map(|mut output| output.read_to_end(&mut bytes));
+            read.transpose().map(|_| bytes)
         });
         let stderr = scope.spawn(move || {
             let mut text = String::new();

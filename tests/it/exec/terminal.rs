@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -15,7 +16,7 @@ use crate::playground::Playground;
 use crate::playground::process::open_terminal;
 
 /// `kpf exec` in a terminal of its own.
-struct Typed {
+pub(super) struct Typed {
     child: Child,
     outer: File,
     inner: OwnedFd,
@@ -23,7 +24,19 @@ struct Typed {
 }
 
 impl Typed {
-    fn start(
+    pub(super) fn start(
+        playground: &Playground,
+        transport: Transport,
+        size: (u16, u16),
+        typed: &[u8],
+        arguments: &[&str],
+    ) -> Self {
+        Self::at(kpf(), playground, transport, size, typed, arguments)
+    }
+
+    /// Another program in kpf's place.
+    pub(super) fn at(
+        program: &Path,
         playground: &Playground,
         transport: Transport,
         size: (u16, u16),
@@ -35,7 +48,7 @@ impl Typed {
         set_size(&outer, size);
         outer.write_all(typed).expect("room");
         let end = || Stdio::from(inner.try_clone().expect("a descriptor"));
-        let mut command = exec(kpf(), playground, "admin", transport, arguments);
+        let mut command = exec(program, playground, "admin", transport, arguments);
         command.stdin(end()).stdout(end()).stderr(end());
         let child = command.spawn().expect("it starts");
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -55,20 +68,26 @@ impl Typed {
         }
     }
 
-    fn seen(&self) -> String {
+    pub(super) fn seen(&self) -> String {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&seen).into_owned()
     }
 
-    fn sees(&self, text: &str) {
+    pub(super) fn sees(&self, text: &str) {
         until(&format!("{text:?} is seen"), || self.seen().contains(text));
     }
 
-    fn types(&mut self, bytes: &[u8]) {
+    pub(super) fn types(&mut self, bytes: &[u8]) {
         self.outer.write_all(bytes).expect("room");
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Another size, as a window manager gives one.
+    pub(super) fn resizes(&self, size: (u16, u16)) {
+        set_size(&self.outer, size);
+        self.signal(Signal::WINCH);
+    }
+
+    pub(super) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a pid");
         kill_process(pid, signal).expect("it runs");
     }
@@ -79,12 +98,20 @@ impl Typed {
     }
 
     /// Its exit code, and that the terminal is as it was.
-    fn end(mut self) -> Option<i32> {
+    pub(super) fn end(self) -> Option<i32> {
+        self.end_with_screen().0
+    }
+
+    /// And all that was to be seen.
+    pub(super) fn end_with_screen(mut self) -> (Option<i32>, String) {
+        const LAST: &str = "\0the last of it";
         let ended = wait(&mut self.child);
         let modes = tcgetattr(&self.inner).expect("a terminal").local_modes;
         let usual = LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
         assert!(modes.contains(usual), "{modes:?}: {}", self.seen());
-        ended.code()
+        rustix::io::write(&self.inner, LAST.as_bytes()).expect("room");
+        self.sees(LAST);
+        (ended.code(), self.seen().replace(LAST, ""))
     }
 }
 
