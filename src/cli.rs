@@ -4,6 +4,7 @@
 //! equal flags wins, global flags may stand before or after the command. What clap can't express is in `words`.
 
 mod global;
+mod survive;
 mod values;
 mod via;
 mod words;
@@ -19,6 +20,7 @@ use crate::cluster::target::Target;
 use crate::cluster::target::ports::{Address, RemotePort};
 
 pub use self::global::GlobalArgs;
+pub use self::survive::{Balance, SurviveArgs};
 pub use self::via::{Via, ViaArgs};
 pub use self::words::{ExecCommand, ExecTarget, Forward, Forwards};
 
@@ -149,6 +151,10 @@ pub struct ForwardArgs {
     /// Go on if some of the ports can't be bound, as kubectl does
     #[arg(long)]
     pub allow_partial: bool,
+
+    /// How connections are kept.
+    #[command(flatten)]
+    pub survive: SurviveArgs,
 
     /// How streams are made.
     #[command(flatten)]

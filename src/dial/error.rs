@@ -1,6 +1,7 @@
 //! Why there is no connection, and what to do about it.
 
 use std::io;
+use std::sync::Arc;
 
 use super::{ON_STDIN, Subresource};
 use crate::cluster::target::{Endpoint, PodRef, TargetError};
@@ -41,6 +42,12 @@ pub enum Error {
         /// Why not by a command.
         exec: Box<Self>,
     },
+    /// No tunnel could be dialled, for this connection and for others.
+    #[error(transparent)]
+    Shared(Arc<Self>),
+    /// A second try, after the pod had refused the first one.
+    #[error("{0}")]
+    Again(String),
     /// The tunnel was up, and has ended.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -81,6 +88,7 @@ impl Error {
         match self {
             Self::One { error, .. } | Self::Both { spdy: error, .. } => Some(error),
             Self::Neither { port_forward, .. } => port_forward.upgrade(),
+            Self::Shared(error) => error.upgrade(),
             _ => None,
         }
     }
@@ -103,6 +111,16 @@ impl Error {
             _ => {}
         }
         self
+    }
+
+    /// Whether waiting won't change it: no right to it, or nothing to do it with.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match (self, self.upgrade()) {
+            (_, Some(answer)) => answer.is_unauthorized() || is_by_role(answer),
+            (Self::NoProgram { .. } | Self::Elsewhere(_), None) => true,
+            _ => false,
+        }
     }
 
     /// Whether a command in a container may do what port-forward can't: the role has no right to it, or the node

@@ -24,7 +24,7 @@ mod stream;
 
 pub use error::Error;
 pub use route::{Exec, Route, Via};
-pub use stream::PodStream;
+pub use stream::{PodStream, Turning};
 
 /// The stream protocol of port-forward; there is only this one.
 const PORT_FORWARD: &str = "portforward.k8s.io";

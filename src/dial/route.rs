@@ -9,6 +9,7 @@ use super::stream::PodStream;
 use super::{Dialer, Error};
 use crate::cluster::target::{Endpoint, PodRef};
 use crate::tunnel::Tunnel;
+use crate::tunnel::pool::{Limits, Pool};
 
 /// How streams to a pod are made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,9 +36,16 @@ pub struct Exec {
 /// Makes streams to one pod. Clones share all connections.
 #[derive(Clone)]
 pub struct Route {
-    tunnel: Option<Tunnel>,
+    tunnels: Option<Tunnels>,
     /// Where commands are allowed.
     bridge: Option<Bridge>,
+}
+
+/// How port-forwards are made.
+#[derive(Clone)]
+enum Tunnels {
+    One(Tunnel),
+    Pool(Pool<Error>),
 }
 
 impl Dialer {
@@ -56,7 +64,7 @@ impl Dialer {
         let Exec { container, command } = exec.clone();
         let bridge = Bridge::new(self.clone(), pod.clone(), container, command);
         let mut route = Route {
-            tunnel: None,
+            tunnels: None,
             bridge: Some(bridge.clone()),
         };
         let is_own = |endpoint: &&Endpoint| matches!(endpoint, Endpoint::Port(_));
@@ -68,11 +76,11 @@ impl Dialer {
                     return Err(Error::Elsewhere(elsewhere.clone()));
                 }
                 route.bridge = None;
-                route.tunnel = Some(self.port_forward(pod).await?);
+                route.tunnels = Some(Tunnels::One(self.port_forward(pod).await?));
             }
             Via::Auto if !refused && endpoints.iter().any(|it| is_own(&it)) => {
                 match self.port_forward(pod).await {
-                    Ok(tunnel) => route.tunnel = Some(tunnel),
+                    Ok(tunnel) => route.tunnels = Some(Tunnels::One(tunnel)),
                     Err(error) if error.allows_exec() => {
                         if let Err(exec) = bridge.prepare().await {
                             return Err(Error::Neither {
@@ -95,17 +103,39 @@ impl Dialer {
 }
 
 impl Route {
-    /// Opens a stream. Through a tunnel nothing is waited for: whether the port answers shows when the stream is read.
+    /// From now on connections have tunnels of their own, as far as there are enough; see [`Pool`]. `dialer` and `pod`
+    /// are those that the route was made with.
+    #[must_use]
+    pub fn pooled(mut self, dialer: &Dialer, pod: &PodRef, limits: Limits) -> Self {
+        if let Some(Tunnels::One(first)) = self.tunnels {
+            let (dialer, pod) = (dialer.clone(), pod.clone());
+            let dial = move || {
+                let (dialer, pod) = (dialer.clone(), pod.clone());
+                async move { dialer.port_forward(&pod).await }
+            };
+            self.tunnels = Some(Tunnels::Pool(Pool::new(first, dial, limits)));
+        }
+        self
+    }
+
+    /// Opens a stream. On a tunnel nothing is waited for: whether the port answers shows when the stream is read.
     /// Cancel-safe.
     ///
     /// # Errors
-    /// The tunnel has ended, or the command can't be started.
+    /// The tunnel has ended, none can be dialled, or the command can't be started.
     pub async fn open(&self, endpoint: &Endpoint) -> Result<PodStream, Error> {
         let destination = Destination::of(endpoint);
-        match (&self.tunnel, &self.bridge, endpoint) {
-            (Some(tunnel), bridge, Endpoint::Port(port)) => {
+        match (&self.tunnels, &self.bridge, endpoint) {
+            (Some(Tunnels::One(tunnel)), bridge, Endpoint::Port(port)) => {
                 let stream = tunnel.open(port.get())?;
-                Ok(PodStream::forwarded(stream, bridge.clone(), destination))
+                let next = bridge.clone().map(|bridge| (bridge, destination));
+                Ok(PodStream::forwarded(stream, None, next))
+            }
+            (Some(Tunnels::Pool(pool)), bridge, Endpoint::Port(port)) => {
+                let lease = pool.lease().await.map_err(Error::Shared)?;
+                let stream = lease.open(port.get())?;
+                let next = bridge.clone().map(|bridge| (bridge, destination));
+                Ok(PodStream::forwarded(stream, Some(lease), next))
             }
             (_, Some(bridge), _) => {
                 let bridged = bridge.open(&destination.address).await?;
@@ -115,16 +145,21 @@ impl Route {
         }
     }
 
-    /// The tunnel, where there is one.
+    /// The tunnels, where there is a pool of them.
     #[must_use]
-    pub fn tunnel(&self) -> Option<&Tunnel> {
-        self.tunnel.as_ref()
+    pub fn pool(&self) -> Option<&Pool<Error>> {
+        match &self.tunnels {
+            Some(Tunnels::Pool(pool)) => Some(pool),
+            _ => None,
+        }
     }
 
-    /// Closes the tunnel. Takes a second at most.
+    /// Closes the tunnels. Takes a second at most.
     pub async fn close(self) {
-        if let Some(tunnel) = self.tunnel {
-            tunnel.close().await;
+        match self.tunnels {
+            Some(Tunnels::One(tunnel)) => tunnel.close().await,
+            Some(Tunnels::Pool(pool)) => pool.close().await,
+            None => {}
         }
     }
 }

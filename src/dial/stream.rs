@@ -16,8 +16,8 @@ use super::Error;
 use super::bridge::{Bridge, Bridged, Destination};
 use crate::cluster::Connection;
 use crate::exec::Pipe;
-use crate::exec::bridge::Address;
 use crate::splice::{Ends, Far};
+use crate::tunnel::pool::Lease;
 use crate::tunnel::{self, Failure};
 
 /// Bytes that are kept to be sent again. Who sends more before it was answered has got through.
@@ -35,7 +35,9 @@ const HALF_OPEN_STDIN: Duration = Duration::from_secs(1);
 /// A stream to an endpoint of a pod: the far side of a splice.
 pub struct PodStream {
     way: Way,
-    /// Where to turn to; none once a byte has come, or too many were sent.
+    /// Makes the tunnel somebody else's; after the stream, which tells what state it leaves it in.
+    lease: Option<Lease<Error>>,
+    /// What to turn to; none once a byte has come, or too many were sent.
     next: Option<Next>,
     turning: Option<Turning>,
     /// Sent, and not answered.
@@ -53,24 +55,32 @@ enum Way {
     Bridged(Box<Pipe<Connection>>),
 }
 
-struct Next {
-    bridge: Bridge,
-    destination: Destination,
-}
+/// Another way, if there is one that a failure leaves a hope for.
+type Next = Box<dyn FnOnce(&Failure) -> Option<Turning> + Send>;
 
-type Turning = Pin<Box<dyn Future<Output = Result<Bridged, Error>> + Send>>;
+/// The stream on another way.
+pub type Turning = Pin<Box<dyn Future<Output = Result<PodStream, Error>> + Send>>;
 
 impl PodStream {
+    /// `lease` is the tunnel's; `next` where to turn to should the node not be able to forward.
     pub(super) fn forwarded(
         stream: tunnel::Stream,
-        bridge: Option<Bridge>,
-        destination: Destination,
+        lease: Option<Lease<Error>>,
+        next: Option<(Bridge, Destination)>,
     ) -> Self {
+        let turn = |(bridge, destination): (Bridge, Destination)| {
+            let next: Next = Box::new(move |failure| match failure {
+                Failure::Unsupported(why) => {
+                    bridge.falls_back(why);
+                    Some(Box::pin(Self::bridge(bridge, destination)))
+                }
+                _ => None,
+            });
+            next
+        };
         Self {
-            next: bridge.map(|bridge| Next {
-                bridge,
-                destination,
-            }),
+            lease,
+            next: next.map(turn),
             ..Self::new(Way::Forwarded(stream), false, false)
         }
     }
@@ -82,15 +92,47 @@ impl PodStream {
             far_half_closes,
         } = bridged;
         let way = Way::Bridged(Box::new(pipe));
+        let otherwise = destination.otherwise.map(|address| {
+            let destination = Destination {
+                address,
+                otherwise: None,
+            };
+            let next: Next = Box::new(move |failure| match failure {
+                Failure::Refused(_) => Some(Box::pin(Self::bridge(bridge, destination))),
+                _ => None,
+            });
+            next
+        });
         Self {
-            next: Next::after(bridge, destination),
+            next: otherwise,
             ..Self::new(way, half_closes, far_half_closes)
         }
+    }
+
+    async fn bridge(bridge: Bridge, destination: Destination) -> Result<Self, Error> {
+        let bridged = bridge.open(&destination.address).await?;
+        Ok(Self::bridged(bridged, bridge, destination))
+    }
+
+    /// Should this stream fail before a byte has come, `next` may have another one; what was sent is sent again on it.
+    /// Ways of its own come first.
+    #[must_use]
+    pub fn or_else(
+        mut self,
+        next: impl FnOnce(&Failure) -> Option<Turning> + Send + 'static,
+    ) -> Self {
+        let first = self.next.take();
+        self.next = Some(Box::new(move |failure| {
+            let turning = first.and_then(|first| first(failure));
+            turning.or_else(|| next(failure))
+        }));
+        self
     }
 
     fn new(way: Way, half_closes: bool, far_half_closes: bool) -> Self {
         Self {
             way,
+            lease: None,
             next: None,
             turning: None,
             kept: Vec::new(),
@@ -118,35 +160,23 @@ impl PodStream {
         ends
     }
 
-    /// The next way, if there is one that this failure leaves a hope for.
+    /// Turns to the next way, if this failure leaves a hope for one.
     fn turn(&mut self, error: &io::Error) -> Option<Turning> {
-        let failure = Failure::of(error)?;
-        let next = match (&self.way, failure) {
-            (Way::Forwarded(_), Failure::Unsupported(why)) => {
-                let next = self.next.take()?;
-                next.bridge.falls_back(why);
-                next
-            }
-            (Way::Bridged(_), Failure::Refused(_)) => self.next.take()?,
-            _ => return None,
-        };
-        let Next {
-            bridge,
-            destination,
-        } = next;
-        self.next = Next::after(bridge.clone(), destination.clone());
+        let next = self.next.take()?;
+        let turning = next(Failure::of(error)?)?;
         self.again = self.kept.iter().cloned().collect();
-        let address: Address = destination.address;
-        Some(Box::pin(async move { bridge.open(&address).await }))
+        Some(turning)
     }
 
     /// Ready on the next way.
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(turning) = &mut self.turning {
-            let bridged = ready!(turning.as_mut().poll(cx));
+            let turned = ready!(turning.as_mut().poll(cx));
             self.turning = None;
-            let bridged = bridged.map_err(|error| Failure::Other(error.to_string()))?;
-            self.way = Way::Bridged(Box::new(bridged.pipe));
+            let turned = turned.map_err(|error| Failure::Other(error.to_string()))?;
+            self.way = turned.way;
+            self.lease = turned.lease;
+            self.next = turned.next;
         }
         Poll::Ready(Ok(()))
     }
@@ -188,20 +218,6 @@ impl PodStream {
     fn settle(&mut self) {
         self.next = None;
         self.kept = Vec::new();
-    }
-}
-
-impl Next {
-    /// Where a destination has another address, that one.
-    fn after(bridge: Bridge, destination: Destination) -> Option<Self> {
-        let address = destination.otherwise?;
-        Some(Self {
-            bridge,
-            destination: Destination {
-                address,
-                otherwise: None,
-            },
-        })
     }
 }
 

@@ -12,6 +12,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cli", &["cluster"]),
     ("complete", &["cli", "cluster"]),
     ("ui", &["untrusted"]),
+    (
+        "forward",
+        &["cluster", "dial", "splice", "tunnel", "untrusted"],
+    ),
     ("ssh", &["dial", "exec", "cluster", "splice", "untrusted"]),
     ("exec", &["spdy", "splice", "tunnel", "untrusted"]),
     (
@@ -33,6 +37,7 @@ const ANYTHING_BUT_COMMANDS: &[&str] = &[
     "ui",
     "ssh",
     "exec",
+    "forward",
     "dial",
     "cluster",
     "tunnel",

@@ -61,6 +61,11 @@ impl Target {
         self.kind
     }
 
+    /// Whether any of several pods will do, as for all but a pod's own name.
+    pub fn leads_to_many(&self) -> bool {
+        self.kind != Kind::Pod
+    }
+
     /// The name of the object.
     pub fn name(&self) -> &str {
         &self.name
