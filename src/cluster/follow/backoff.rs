@@ -35,11 +35,11 @@ impl Backoff {
         self.failures = 0;
     }
 
-    pub(crate) fn failures(&self) -> u32 {
+    pub(super) fn failures(&self) -> u32 {
         self.failures
     }
 
-    pub(crate) fn random(&mut self) -> &mut Random {
+    pub(super) fn random(&mut self) -> &mut Random {
         &mut self.random
     }
 }
@@ -65,7 +65,7 @@ impl Random {
         Self(RandomState::new().hash_one(()))
     }
 
-    pub(crate) fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -73,7 +73,7 @@ impl Random {
     }
 
     /// One of `from..to`.
-    pub(crate) fn within(&mut self, from: u32, to: u32) -> u32 {
+    pub(super) fn within(&mut self, from: u32, to: u32) -> u32 {
         let span = f64::from(to.saturating_sub(from));
         from + (share(self.next()) * span) as u32
     }

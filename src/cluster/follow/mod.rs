@@ -1,8 +1,14 @@
 //! What a target leads to, as it changes: for a forward that runs for days.
 //!
 //! [`Cluster::follow`] lists what the target leads to once and watches it from then on; every [`View`] says all that
-//! is known at a moment. `watching` keeps one watch going; `picture` makes views of what the watches bring, without
+//! is known at a moment. `watching` keeps one watch going; `task` runs those that are needed; `picture` makes views of what the watches bring, without
 //! network or clock; `facts` is what is kept of an object; `backoff` says when to ask again after a failure.
+
+pub(crate) mod backoff;
+mod facts;
+mod picture;
+mod task;
+mod watching;
 
 use std::sync::Arc;
 
@@ -10,11 +16,10 @@ use kube::Client;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::facts::Question;
 use super::target::ports::RemotePort;
 use super::target::{PodPort, PodRef, Target, TargetError};
 use super::{Cluster, RequestError};
-
-pub(crate) mod backoff;
 
 /// A pod that a target leads to.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -81,6 +86,16 @@ pub struct Follower {
     _task: Arc<AbortOnDropHandle<()>>,
 }
 
+impl View {
+    /// Whether only the generation differs.
+    fn says_the_same(&self, other: &Self) -> bool {
+        let words = |view: &Self| view.trouble.as_ref().map(ToString::to_string);
+        self.settled == other.settled
+            && self.candidates == other.candidates
+            && words(self) == words(other)
+    }
+}
+
 impl Cluster {
     /// Begins to follow `target`: which pods it leads to, and the pods' `ports`. Sends nothing itself; must be called
     /// within a tokio runtime.
@@ -98,8 +113,12 @@ impl Follower {
     fn start(client: Client, namespace: &str, target: &Target, ports: &[RemotePort]) -> Self {
         let (publish, views) = watch::channel(Arc::<View>::default());
         let (refreshes, asked) = watch::channel(0);
-        let _ = (client, namespace, target, ports, asked);
-        let task = tokio::spawn(async move { publish.closed().await });
+        let question = Question {
+            namespace: namespace.to_owned(),
+            target: target.clone(),
+            ports: ports.to_vec(),
+        };
+        let task = tokio::spawn(task::run(client, question, asked, publish));
         Self {
             views,
             refreshes: Arc::new(refreshes),

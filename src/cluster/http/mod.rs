@@ -85,7 +85,8 @@ impl Transport {
         &self.0.server
     }
 
-    /// An ordinary request, under `--request-timeout` up to the end of its body. Cancel safe.
+    /// An ordinary request, under `--request-timeout` up to the end of its body; of a watch, up to its beginning.
+    /// Cancel safe.
     pub(super) async fn request(
         &self,
         request: Request<Body>,
@@ -99,11 +100,12 @@ impl Transport {
             }));
         };
         let deadline = Instant::now() + limit;
+        let is_watch = is_watch(&request);
         let response = timeout_at(deadline, self.send(request, &credential)).await;
         let response = response.map_err(|_| RequestError::Timeout(limit))??;
         Ok(response.map(|body| Bounded {
             body,
-            deadline: Some((Box::pin(sleep_until(deadline)), limit)),
+            deadline: (!is_watch).then(|| (Box::pin(sleep_until(deadline)), limit)),
         }))
     }
 
@@ -178,6 +180,11 @@ impl Connector {
         connector.tls = Arc::new(tls::as_identity(&self.tls, identity));
         connector
     }
+}
+
+fn is_watch<B>(request: &Request<B>) -> bool {
+    let query = request.uri().query().unwrap_or_default();
+    query.split('&').any(|pair| pair == "watch=true")
 }
 
 /// A client whose idle connections end after 90 s, hyper's default and Go's.

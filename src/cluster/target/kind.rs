@@ -72,6 +72,14 @@ impl Kind {
         )
     }
 
+    /// As API servers call it in their sentences: `deployments.apps`.
+    pub(in crate::cluster) fn resource(self) -> String {
+        match self.group() {
+            "" => format!("{self}s"),
+            group => format!("{self}s.{group}"),
+        }
+    }
+
     fn group(self) -> &'static str {
         match self {
             Self::Pod | Self::Service | Self::ReplicationController => "",

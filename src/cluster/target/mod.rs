@@ -36,6 +36,11 @@ pub use self::kind::Kind;
 pub use self::resolve::{PodRef, Resolved};
 pub use self::translate::{Endpoint, PodPort};
 
+// what `follow` shares with `resolve`
+pub(super) use self::preference::{Rank, is_deleting};
+pub(super) use self::resolve::{is_over, is_ready, is_running, label_selector, without_selector};
+pub(super) use self::translate::{port_of_pod, port_of_service, service_port};
+
 /// What a user wants to reach, before anything was asked of a cluster.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Target {

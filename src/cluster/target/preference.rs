@@ -2,30 +2,65 @@
 //!
 //! The order is that of Kubernetes' `podutils.ActivePods`, reversed: the first difference wins.
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// Orders pods, the preferred one first. Equal pods are ordered by name, so that the choice is repeatable; kubectl
 /// leaves it to chance.
 pub(super) fn preferred_first(a: &Pod, b: &Pod) -> Ordering {
+    let by_name = || a.metadata.name.cmp(&b.metadata.name);
+    Rank::of(a).cmp(&Rank::of(b)).then_with(by_name)
+}
+
+/// All of a pod that counts for the order; the lesser one is preferred.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(in crate::cluster) struct Rank {
     // `false` sorts before `true`, so each line says what is worse
-    is_unassigned(a)
-        .cmp(&is_unassigned(b))
-        .then_with(|| phase_rank(a).cmp(&phase_rank(b)))
-        .then_with(|| (!is_ready(a)).cmp(&!is_ready(b)))
-        .then_with(|| is_deleting(a).cmp(&is_deleting(b)))
-        .then_with(|| by_deletion(a, b))
-        .then_with(|| by_readiness(a, b))
-        .then_with(|| restarts(a).cmp(&restarts(b)))
-        .then_with(|| {
-            oldest_first(
-                a.metadata.creation_timestamp.as_ref(),
-                b.metadata.creation_timestamp.as_ref(),
-            )
-        })
-        .then_with(|| a.metadata.name.cmp(&b.metadata.name))
+    unassigned: bool,
+    phase: u8,
+    not_ready: bool,
+    deleting: bool,
+    /// Of two that are going, the one that stays longer.
+    deletion: Option<Reverse<Timestamp>>,
+    /// Of two that are ready, the one that has been so for longer.
+    ready_since: Option<Oldest>,
+    restarts: (i32, i32),
+    created: Oldest,
+}
+
+impl Rank {
+    pub(in crate::cluster) fn of(pod: &Pod) -> Self {
+        let deletion = pod.metadata.deletion_timestamp.as_ref();
+        Self {
+            unassigned: is_unassigned(pod),
+            phase: phase_rank(pod),
+            not_ready: !is_ready(pod),
+            deleting: is_deleting(pod),
+            deletion: deletion.map(|time| Reverse(time.0)),
+            ready_since: is_ready(pod).then(|| {
+                let ready = ready_condition(pod);
+                Oldest::of(ready.and_then(|ready| ready.last_transition_time.as_ref()))
+            }),
+            restarts: restarts(pod),
+            created: Oldest::of(pod.metadata.creation_timestamp.as_ref()),
+        }
+    }
+}
+
+/// A time, the oldest first; one that is missing counts as the newest.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Oldest {
+    At(Timestamp),
+    Missing,
+}
+
+impl Oldest {
+    fn of(time: Option<&Time>) -> Self {
+        time.map_or(Self::Missing, |time| Self::At(time.0))
+    }
 }
 
 /// The phase, `Unknown` where the node has not told yet.
@@ -36,7 +71,7 @@ pub(super) fn phase(pod: &Pod) -> &str {
         .unwrap_or("Unknown")
 }
 
-pub(super) fn is_deleting(pod: &Pod) -> bool {
+pub(in crate::cluster) fn is_deleting(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some()
 }
 
@@ -68,27 +103,6 @@ fn phase_rank(pod: &Pod) -> u8 {
     }
 }
 
-/// Of two that are going, the one that stays longer.
-fn by_deletion(a: &Pod, b: &Pod) -> Ordering {
-    match (
-        &a.metadata.deletion_timestamp,
-        &b.metadata.deletion_timestamp,
-    ) {
-        (Some(a), Some(b)) => b.0.cmp(&a.0),
-        _ => Ordering::Equal,
-    }
-}
-
-/// Of two that are ready, the one that has been so for longer.
-fn by_readiness(a: &Pod, b: &Pod) -> Ordering {
-    if !is_ready(a) || !is_ready(b) {
-        return Ordering::Equal;
-    }
-    let since =
-        |pod| ready_condition(pod).and_then(|condition| condition.last_transition_time.as_ref());
-    oldest_first(since(a), since(b))
-}
-
 /// The most restarts of any container, then of any init container that stays (a sidecar).
 fn restarts(pod: &Pod) -> (i32, i32) {
     let (Some(spec), Some(status)) = (&pod.spec, &pod.status) else {
@@ -116,14 +130,6 @@ fn restarts(pod: &Pod) -> (i32, i32) {
             .max()
             .unwrap_or(0),
     )
-}
-
-/// A time that is missing counts as the newest.
-fn oldest_first(a: Option<&Time>, b: Option<&Time>) -> Ordering {
-    match (a, b) {
-        (Some(a), Some(b)) => a.0.cmp(&b.0),
-        _ => a.is_none().cmp(&b.is_none()),
-    }
 }
 
 #[cfg(test)]

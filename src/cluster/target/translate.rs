@@ -78,7 +78,10 @@ impl fmt::Display for Endpoint {
 }
 
 /// What a port means for a pod: a number as it is, a name by its containers.
-pub(super) fn port_of_pod(pod: &Pod, port: &RemotePort) -> Result<PodPort, TargetError> {
+pub(in crate::cluster) fn port_of_pod(
+    pod: &Pod,
+    port: &RemotePort,
+) -> Result<PodPort, TargetError> {
     if let Some(elsewhere) = PodPort::elsewhere(port) {
         return Ok(elsewhere);
     }
@@ -99,7 +102,7 @@ pub(super) fn port_of_pod(pod: &Pod, port: &RemotePort) -> Result<PodPort, Targe
 }
 
 /// What a port means for a service and one of its pods.
-pub(super) fn port_of_service(
+pub(in crate::cluster) fn port_of_service(
     service: &Service,
     pod: &Pod,
     port: &RemotePort,
@@ -125,7 +128,7 @@ pub(super) fn port_of_service(
 }
 
 /// The port that a service declares by this number or name.
-pub(super) fn service_port<'a>(
+pub(in crate::cluster) fn service_port<'a>(
     service: &'a Service,
     port: &RemotePort,
 ) -> Result<&'a ServicePort, TargetError> {

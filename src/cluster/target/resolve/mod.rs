@@ -264,7 +264,7 @@ impl<'a> Search<'a> {
                 self.follow(&ListParams::default().labels_from(&selector))
                     .await
             }
-            None => Err(self.without_selector()),
+            None => Err(without_selector(self.target)),
         }
     }
 
@@ -405,24 +405,8 @@ impl<'a> Search<'a> {
 
     fn selector(&self, selector: Option<LabelSelector>) -> Result<Option<Selector>, TargetError> {
         selector
-            .map(Selector::try_from)
+            .map(|selector| label_selector(self.target, selector))
             .transpose()
-            .map_err(|error| {
-                let reason = format!("the selector of {}: {error}", self.target);
-                TargetError::Request(RequestError::Invalid(printable(&reason, 300)))
-            })
-    }
-
-    fn without_selector(&self) -> TargetError {
-        let name = &self.target.name;
-        TargetError::NoPods(match self.target.kind {
-            Kind::Service => format!(
-                "invalid service '{name}': Service is defined without a selector, so it leads to no pods: name a pod"
-            ),
-            kind => format!(
-                "{kind} '{name}' is defined without a selector, so it leads to no pods: name a pod"
-            ),
-        })
     }
 
     fn failed(&self, error: kube::Error) -> TargetError {
@@ -436,23 +420,46 @@ impl<'a> Search<'a> {
     }
 }
 
+/// A selector as a query has it.
+pub(in crate::cluster) fn label_selector(
+    target: &Target,
+    selector: LabelSelector,
+) -> Result<Selector, TargetError> {
+    Selector::try_from(selector).map_err(|error| {
+        let reason = format!("the selector of {target}: {error}");
+        TargetError::Request(RequestError::Invalid(printable(&reason, 300)))
+    })
+}
+
+pub(in crate::cluster) fn without_selector(target: &Target) -> TargetError {
+    let name = &target.name;
+    TargetError::NoPods(match target.kind {
+        Kind::Service => format!(
+            "invalid service '{name}': Service is defined without a selector, so it leads to no pods: name a pod"
+        ),
+        kind => format!(
+            "{kind} '{name}' is defined without a selector, so it leads to no pods: name a pod"
+        ),
+    })
+}
+
 fn name_of(pod: &Pod) -> String {
     pod.metadata.name.clone().unwrap_or_default()
 }
 
 /// A kubelet always tells whether a pod is ready; where no one tells, running has to do.
-fn is_ready(pod: &Pod) -> bool {
+pub(in crate::cluster) fn is_ready(pod: &Pod) -> bool {
     phase(pod) == "Running"
         && !is_deleting(pod)
         && ready_condition(pod).is_none_or(|condition| condition.status == "True")
 }
 
-fn is_running(pod: &Pod) -> bool {
+pub(in crate::cluster) fn is_running(pod: &Pod) -> bool {
     phase(pod) == "Running"
 }
 
 /// Such a pod never runs again.
-fn is_over(pod: &Pod) -> bool {
+pub(in crate::cluster) fn is_over(pod: &Pod) -> bool {
     matches!(phase(pod), "Succeeded" | "Failed")
 }
 
