@@ -37,6 +37,9 @@ pub trait Far: Unpin {
     /// The stream takes no more.
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<io::Result<()>>;
 
+    /// The near side has sent all; the other end will be told once it has been silent for a while.
+    fn set_waiting(&mut self) {}
+
     /// Tells the other end that nothing more comes. Ready once no more can be known about its arrival; to be polled
     /// until then, beside `poll_chunks`. Cancel-safe.
     ///
@@ -301,7 +304,10 @@ where
                 };
                 if read.map_err(Broken::Near)? == 0 {
                     self.outbound = match self.outbound {
-                        Outbound::Copying => Outbound::Held,
+                        Outbound::Copying => {
+                            self.far.set_waiting();
+                            Outbound::Held
+                        }
                         _ => Outbound::Done,
                     };
                     break;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use futures_util::future::{join_all, try_join_all};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
@@ -289,9 +290,11 @@ impl Accepting {
     async fn handle(self, mut socket: TcpStream) {
         // What is small is often what is waited for.
         let _ = socket.set_nodelay(true);
+        // However this ends, kpf's own end included, the local peer sees a reset: a clean end would pass for an answer.
+        let _ = socket.set_zero_linger();
         let connection = match self.forwarder.open(self.port).await {
             Ok(connection) => connection,
-            Err(error) => return self.failed(socket, &error),
+            Err(error) => return self.failed(&error),
         };
         let _counted = connection.guard;
         let (reader, writer) = socket.split();
@@ -304,25 +307,25 @@ impl Accepting {
             "connection ended"
         );
         match spliced.end {
-            Ok(()) => {}
+            Ok(()) => {
+                let _ = SockRef::from(&socket).set_linger(None);
+            }
             // Whoever hung up knows it.
             Err(error @ Broken::Near(_)) => tracing::debug!(%error, "connection broke off"),
             Err(Broken::Far(error)) => {
                 if let Some(failure) = Failure::of(&error) {
                     self.forwarder.report(failure);
                 }
-                self.failed(socket, &error);
+                self.failed(&error);
             }
         }
     }
 
-    /// The local peer sees a reset: a clean end would pass for an answer.
-    fn failed(&self, socket: TcpStream, error: &dyn std::error::Error) {
+    fn failed(&self, error: &dyn std::error::Error) {
         self.ui.error(format_args!(
             "forwarding {} -> {}: {error}",
             self.local, self.remote
         ));
-        let _ = socket.set_zero_linger();
     }
 }
 

@@ -46,6 +46,8 @@ pub struct PodStream {
     again: VecDeque<Bytes>,
     /// The end was passed on, and is to be passed on again.
     finished: bool,
+    /// The local side has sent all, and nothing has come since.
+    waiting: bool,
     half_closes: bool,
     far_half_closes: bool,
 }
@@ -138,6 +140,7 @@ impl PodStream {
             kept: Vec::new(),
             again: VecDeque::new(),
             finished: false,
+            waiting: false,
             half_closes,
             far_half_closes,
         }
@@ -245,6 +248,12 @@ impl Far for PodStream {
     }
 
     fn consume(&mut self, length: usize) {
+        // It has not been silent: it may well have a lot to say.
+        if std::mem::take(&mut self.waiting)
+            && let Some(lease) = &mut self.lease
+        {
+            lease.set_dormant(false);
+        }
         match &mut self.way {
             Way::Forwarded(stream) => stream.consume(length),
             Way::Bridged(pipe) => pipe.consume(length),
@@ -268,6 +277,13 @@ impl Far for PodStream {
                 self.keep(before.slice(..taken));
                 sent
             }
+        }
+    }
+
+    fn set_waiting(&mut self) {
+        self.waiting = true;
+        if let Some(lease) = &mut self.lease {
+            lease.set_dormant(true);
         }
     }
 

@@ -250,8 +250,8 @@ impl Forwarder {
     /// # Errors
     /// None came in time, or none can come.
     pub async fn open(&self, port: usize) -> Result<Connection, Error> {
-        let began = Instant::now();
-        let deadline = began + self.shared.options.hold;
+        let hold = self.shared.options.hold;
+        let deadline = Instant::now() + hold;
         let mut failed = Vec::new();
         loop {
             let mut changed = self.shared.changed.subscribe();
@@ -279,9 +279,8 @@ impl Forwarder {
                 _ = changed.changed() => {}
                 () = sleep(BEFORE_TRYING_AGAIN), if !failed.is_empty() => {}
                 () = sleep_until(deadline) => {
-                    let after = began.elapsed();
                     let why = self.shared.lock().why.clone();
-                    return Err(Error::Held { after, why });
+                    return Err(Error::Held { after: hold, why });
                 }
             }
             failed.clear();

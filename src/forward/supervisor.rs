@@ -12,6 +12,7 @@ use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
 use super::backend::Backend;
 use super::clock::Clock;
 use super::{Error, Event, Shared, name};
+use crate::cluster::RequestError;
 use crate::cluster::follow::backoff::{Backoff, Random};
 use crate::cluster::follow::{Candidate, Follower, View};
 use crate::dial;
@@ -52,6 +53,8 @@ struct Outage {
     since: Instant,
     /// When to dial again.
     retry_at: Instant,
+    /// Somebody was told that there is none.
+    told: bool,
     /// What was said last.
     said: Option<String>,
 }
@@ -65,7 +68,7 @@ impl Supervisor {
             let give_up = self.give_up_at();
             let step = tokio::select! {
                 view = self.follower.changed() => self.take_in(&view),
-                why = lost(current.as_deref()), if self.outage.is_none() => self.lost(current, &why),
+                why = lost(current.as_deref(), shared.options.reconnect), if self.outage.is_none() => self.lost(current, &why),
                 () = dial_at(self.outage.as_ref()) => self.dial(current).await,
                 () = shared.doubts.notified() => {
                     self.follower.refresh();
@@ -147,7 +150,7 @@ impl Supervisor {
                     pod: name(&before.pod),
                 });
                 self.reconnects("its pod is gone")?;
-                self.outage(Instant::now());
+                self.outage(Instant::now()).told = true;
             }
             (None, Some(_)) => {
                 self.backoff.reset();
@@ -170,6 +173,7 @@ impl Supervisor {
         self.outage.get_or_insert_with(|| Outage {
             since: Instant::now(),
             retry_at,
+            told: false,
             said: None,
         })
     }
@@ -185,7 +189,7 @@ impl Supervisor {
         });
         self.shared.lock().why = why.to_owned();
         self.follower.refresh();
-        self.outage(Instant::now());
+        self.outage(Instant::now()).told = true;
         Ok(())
     }
 
@@ -213,7 +217,7 @@ impl Supervisor {
         match dialled {
             Ok(()) => {
                 self.backoff.reset();
-                if let Some(outage) = self.outage.take() {
+                if let Some(outage) = self.outage.take().filter(|outage| outage.told) {
                     self.shared.tell(Event::Connected {
                         pod: name(&current.pod),
                         after: outage.since.elapsed(),
@@ -229,6 +233,7 @@ impl Supervisor {
                 outage.retry_at = Instant::now() + pause;
                 if outage.said.as_ref() != Some(&why) {
                     outage.said = Some(why.clone());
+                    outage.told = true;
                     self.shared.tell(Event::Waiting { why });
                 }
             }
@@ -255,12 +260,12 @@ impl Supervisor {
         let client = self.shared.dialer.cluster().client();
         let answers = timeout(ANSWER, client.apiserver_version()).await;
         // Whatever it says, it is there.
-        let silent = match answers {
+        let is_silent = match answers {
+            Ok(Ok(_)) => false,
+            Ok(Err(error)) => RequestError::from(error).is_unreachable(),
             Err(_) => true,
-            Ok(Ok(_) | Err(kube::Error::Api(_))) => false,
-            Ok(Err(_)) => true,
         };
-        if silent {
+        if is_silent {
             for pool in pools {
                 pool.abandon(STANDING_STILL);
             }
@@ -288,13 +293,15 @@ fn of(candidate: &Candidate) -> Backend {
     Backend::new(candidate.pod.clone(), endpoints.collect())
 }
 
-/// Ready when a pod's last tunnel is lost.
-async fn lost(current: Option<&Backend>) -> String {
+/// Ready when a pod's last tunnel is lost; the first one counts where there are to be no others.
+async fn lost(current: Option<&Backend>, reconnect: bool) -> String {
     let Some(pool) = current.and_then(|it| it.dialled()?.pool()) else {
         return pending().await;
     };
     let mut changes = pool.changes();
-    let why = changes.wait_for(|it| it.up == 0).await;
+    let why = changes
+        .wait_for(|it| it.up == 0 || !reconnect && it.lost > 0)
+        .await;
     let why = why.map(|changes| changes.why.clone());
     match why {
         Ok(why) => why.unwrap_or_else(|| "it was closed".to_owned()),

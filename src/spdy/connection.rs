@@ -33,7 +33,7 @@ pub struct Config {
     /// How often a PING goes out; `None` for never, as servers do. client-go: 5 s raw, 10 s through a WebSocket.
     pub ping_period: Option<Duration>,
     /// How long a PING may wait while nothing at all arrives before the peer counts as dead. Time in which either
-    /// side is held back does not count.
+    /// side is held back does not count. With the longest period, 10 s, a dead peer is found within 30 s.
     pub silence: Duration,
 }
 
@@ -44,7 +44,7 @@ impl Default for Config {
             send_buffer: 4 * MAX_DATA,
             reply_timeout: Duration::from_secs(30),
             ping_period: None,
-            silence: Duration::from_secs(60),
+            silence: Duration::from_secs(18),
         }
     }
 }

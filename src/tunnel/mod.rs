@@ -140,13 +140,19 @@ impl Tunnel {
         self.streams.end()
     }
 
-    /// Whether new streams can be trusted to get through: it hasn't ended, and no stream was broken off whose bytes
-    /// may lie in the node's way for ever. There every stream has one of five workers, and one that waits for
-    /// a container that is gone is never free again (spdystream in all versions; the kubelet's or the runtime's end).
+    /// Whether new streams can be trusted to get through: it hasn't ended and is not [dirty](Self::is_dirty).
     #[must_use]
     pub fn is_clean(&self) -> bool {
         let state = self.streams.handle.0.lock();
         !state.dirty && state.connection.lost().is_none()
+    }
+
+    /// Whether a stream was broken off whose bytes may lie in the node's way for ever: there every stream has one of
+    /// five workers, and one that waits for a container that is gone is never free again (spdystream in all versions,
+    /// in the kubelet or the runtime).
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        self.streams.handle.0.lock().dirty
     }
 
     /// Since when nothing gets through, in one direction at least: a stream is not read here, or the server takes

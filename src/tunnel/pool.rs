@@ -78,6 +78,8 @@ struct State<E: Failing> {
     next_id: u64,
     dialling: usize,
     waiting: VecDeque<oneshot::Sender<Result<Lease<E>, Arc<E>>>>,
+    /// Nothing is dialled any more.
+    closed: bool,
     /// A task looks after idle tunnels.
     trimming: bool,
     /// A task looks after those who wait for stalled tunnels.
@@ -87,13 +89,15 @@ struct State<E: Failing> {
 struct Member {
     id: u64,
     tunnel: Tunnel,
-    leases: usize,
+    /// Leases that are not dormant.
+    busy: usize,
+    dormant: usize,
     idle_since: Instant,
 }
 
 impl Member {
     fn is_idle(&self) -> bool {
-        self.leases == 0 && self.tunnel.is_clean()
+        self.busy == 0 && self.tunnel.is_clean()
     }
 
     fn is_stalled(&self, now: Instant) -> bool {
@@ -106,11 +110,12 @@ impl Member {
     }
 }
 
-/// The right to open a stream on a tunnel of a pool. The tunnel counts as busy until it is dropped.
+/// The right to open a stream on a tunnel of a pool. The tunnel counts as busy until it is dropped, or dormant.
 pub struct Lease<E: Failing> {
     pool: Weak<Shared<E>>,
     id: u64,
     tunnel: Tunnel,
+    dormant: bool,
 }
 
 impl<E: Failing> Lease<E> {
@@ -120,6 +125,32 @@ impl<E: Failing> Lease<E> {
     /// The tunnel has ended meanwhile.
     pub fn open(&self, port: u16) -> Result<Stream, OpenError> {
         self.tunnel.open(port)
+    }
+
+    /// Whether nothing is to be expected on the stream but its end. Then it can't get in anybody's way, and the tunnel
+    /// is given to others, too.
+    pub fn set_dormant(&mut self, dormant: bool) {
+        if self.dormant == dormant {
+            return;
+        }
+        self.dormant = dormant;
+        let Some(pool) = self.pool.upgrade() else {
+            return;
+        };
+        let mut state = pool.lock();
+        if let Some(member) = state.tunnels.iter_mut().find(|it| it.id == self.id) {
+            let (from, to) = match dormant {
+                true => (&mut member.busy, &mut member.dormant),
+                false => (&mut member.dormant, &mut member.busy),
+            };
+            *from -= 1;
+            *to += 1;
+            member.idle_since = Instant::now();
+        }
+        if dormant {
+            pool.serve(&mut state);
+            pool.trim_later(&mut state);
+        }
     }
 }
 
@@ -138,15 +169,19 @@ impl<E: Failing> Drop for Lease<E> {
         let mut state = pool.lock();
         if let Some(at) = state.tunnels.iter().position(|it| it.id == self.id) {
             let member = &mut state.tunnels[at];
-            member.leases -= 1;
+            match self.dormant {
+                true => member.dormant -= 1,
+                false => member.busy -= 1,
+            }
             member.idle_since = Instant::now();
-            if member.leases == 0 && !member.tunnel.is_clean() {
+            // One that is lost is told of as such.
+            if member.busy + member.dormant == 0 && member.tunnel.is_dirty() {
                 state.tunnels.swap_remove(at);
                 pool.tell(&state, None);
             }
         }
-        pool.clone().serve(&mut state);
-        pool.clone().trim_later(&mut state);
+        pool.serve(&mut state);
+        pool.trim_later(&mut state);
     }
 }
 
@@ -171,6 +206,7 @@ impl<E: Failing> Pool<E> {
                 next_id: 0,
                 dialling: 0,
                 waiting: VecDeque::new(),
+                closed: false,
                 trimming: false,
                 looking: false,
             }),
@@ -212,7 +248,7 @@ impl<E: Failing> Pool<E> {
     pub fn renew(&self) {
         let shared = &self.shared;
         let mut state = shared.lock();
-        state.tunnels.retain(|member| member.leases > 0);
+        state.tunnels.retain(|member| member.busy > 0);
         shared.tell(&state, None);
         shared.dial_in_advance(&mut state);
     }
@@ -240,7 +276,11 @@ impl<E: Failing> Pool<E> {
 
     /// Closes all tunnels. Takes a second at most.
     pub async fn close(&self) {
-        let tunnels = std::mem::take(&mut self.shared.lock().tunnels);
+        let tunnels = {
+            let mut state = self.shared.lock();
+            state.closed = true;
+            std::mem::take(&mut state.tunnels)
+        };
         let closing = tunnels.into_iter().map(|member| member.tunnel.close());
         futures_util::future::join_all(closing).await;
     }
@@ -278,13 +318,14 @@ impl<E: Failing> Shared<E> {
                 pool: Arc::downgrade(self),
                 id: member.id,
                 tunnel: member.tunnel.clone(),
+                dormant: false,
             };
-            member.leases += 1;
+            member.busy += 1;
             let Some(waiting) = state.waiting.pop_front() else {
                 break;
             };
             if let Err(Ok(mut unwanted)) = waiting.send(Ok(lease)) {
-                member.leases -= 1;
+                member.busy -= 1;
                 // Its drop is not to take the lock again.
                 unwanted.pool = Weak::new();
             }
@@ -311,12 +352,12 @@ impl<E: Failing> Shared<E> {
         }
         members()
             .filter(|(_, it)| it.tunnel.is_clean() && !it.is_stalled(now))
-            .min_by_key(|(_, it)| it.leases)
+            .min_by_key(|(_, it)| (it.busy, it.stands_still(now, Duration::ZERO)))
             .map(|(at, _)| at)
     }
 
     fn may_dial(&self, state: &State<E>) -> bool {
-        state.tunnels.len() + state.dialling < self.limits.tunnels.max(1)
+        !state.closed && state.tunnels.len() + state.dialling < self.limits.tunnels.max(1)
     }
 
     fn dial_in_advance(self: &Arc<Self>, state: &mut State<E>) {
@@ -363,7 +404,8 @@ impl<E: Failing> Shared<E> {
         state.tunnels.push(Member {
             id,
             tunnel,
-            leases: 0,
+            busy: 0,
+            dormant: 0,
             idle_since: Instant::now(),
         });
         self.tell(state, None);
@@ -413,7 +455,7 @@ impl<E: Failing> Shared<E> {
         }
     }
 
-    fn trim_later(self: Arc<Self>, state: &mut State<E>) {
+    fn trim_later(self: &Arc<Self>, state: &mut State<E>) {
         if state.trimming {
             return;
         }
@@ -421,7 +463,7 @@ impl<E: Failing> Shared<E> {
             return;
         };
         state.trimming = true;
-        let pool = Arc::downgrade(&self);
+        let pool = Arc::downgrade(self);
         tokio::spawn(async move {
             loop {
                 sleep_until(due).await;

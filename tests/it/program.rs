@@ -128,6 +128,10 @@ impl Process {
         line
     }
 
+    pub(crate) fn id(&self) -> i32 {
+        self.group.as_raw_nonzero().get()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.group, signal).expect("it is alive");
     }
