@@ -9,6 +9,7 @@ mod cluster;
 mod connect;
 mod exec;
 mod faults;
+mod follow;
 mod forward;
 mod generated;
 mod kubectl;
