@@ -370,3 +370,6 @@ impl<T> Default for Known<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

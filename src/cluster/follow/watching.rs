@@ -290,10 +290,12 @@ impl<K: Written, T: Kept> Watching<K, T> {
             }
             Ok(WatchEvent::Bookmark(bookmark)) => open.version = bookmark.metadata.resource_version,
             // whatever it is, client-go lists again too
-            Ok(WatchEvent::Error(_)) | Err(kube::Error::Api(_)) => {
+            Ok(WatchEvent::Error(_)) => return self.after_watch(open.opened, None),
+            Err(kube::Error::Api(status)) if status.code != 0 => {
                 return self.after_watch(open.opened, None);
             }
-            Err(kube::Error::SerdeError(_)) => {} // a line that makes no sense
+            // a line that makes no sense; kube takes any JSON object for a Status
+            Err(kube::Error::SerdeError(_) | kube::Error::Api(_)) => {}
             Err(_) => return self.after_watch(open.opened, Some(open.version)),
         }
         Step::Read(open)
@@ -437,3 +439,6 @@ impl<K> Lenient<K> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
