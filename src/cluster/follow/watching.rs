@@ -395,12 +395,12 @@ impl<K: Written, T: Kept> Watching<K, T> {
     }
 }
 
-/// Until somebody wants to know again, and it is not too soon.
+/// Until somebody wants to know again, and it is not too soon. Cancel safe: the wish stands until it is returned.
 async fn refreshed(refreshes: &mut watch::Receiver<u64>, asked: Instant) {
+    sleep_until(asked + BETWEEN_LISTS).await;
     if refreshes.changed().await.is_err() {
         pending::<()>().await;
     }
-    sleep_until(asked + BETWEEN_LISTS).await;
 }
 
 fn note_version(version: &mut String, object: &impl Written) {

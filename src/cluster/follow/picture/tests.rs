@@ -260,6 +260,7 @@ fn a_service_may_change_what_it_selects() {
     assert_eq!(green.as_ref().unwrap().labels, "app=green");
     let moved = change(json!({ "selector": { "app": "green" }, "ports": [{ "port": 80 }] }));
     assert_ne!(green, moved);
+    assert_eq!(change(json!({ "ports": [{ "port": 80 }] })), None);
     change(json!({ "selector": { "app": "green" }, "ports": [{ "port": 81 }] }));
     let view = picture.view();
     assert!(trouble(&view).starts_with("Service web does not have a service port 80; it has 81"));
