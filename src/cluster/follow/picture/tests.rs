@@ -374,10 +374,10 @@ proptest! {
                 Event::Changed(pod) => {
                     there.insert(pod.name().to_owned(), pod.clone());
                 }
-                Event::Removed { name, uid } => {
-                    if there.get(name).is_some_and(|pod| pod.uid() == uid) {
-                        there.remove(name);
-                    }
+                Event::Removed { name, uid }
+                    if there.get(name).is_some_and(|pod| pod.uid() == uid) =>
+                {
+                    there.remove(name);
                 }
                 _ => {}
             }
