@@ -364,15 +364,18 @@ async fn a_refresh_ends_a_wait() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refresh_is_not_forgotten_over_an_event() {
+    // so many that chance can't hide it
+    let events = vec![event("MODIFIED", "a", "8"); 20];
     let mut watched = Watched::new(vec![
         answers(LIST, list("7", Vec::new())),
-        watches(WATCH, vec![event("ADDED", "a", "8")]),
+        watches(WATCH, events),
         answers(LIST, list("9", vec![a_pod("a")])),
         watches("&resourceVersion=9", Vec::new()),
     ]);
     watched.sees(&["listed ", "watching"]).await;
     watched.refreshes.send_modify(|count| *count += 1);
-    watched.sees(&["changed a", "listed a", "watching"]).await;
+    watched.sees(&["changed a"; 20]).await;
+    watched.sees(&["listed a", "watching"]).await;
     watched.quiet().await;
     let times = watched.times();
     assert_eq!((times[2] - times[0]).as_secs(), BETWEEN_LISTS.as_secs());
