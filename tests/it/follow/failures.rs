@@ -221,11 +221,9 @@ async fn a_refresh_finds_out_what_a_dead_watch_has_missed() {
     let begun = Instant::now();
     following.follower.refresh();
     following.view(|view| ready(view).is_empty()).await;
-    assert!(
-        begun.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        begun.elapsed()
-    );
+    // also where the list had a connection of its own, which is as dead and kept for the next one
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(8), "{took:?}");
 }
 
 #[tokio::test]

@@ -380,3 +380,27 @@ async fn a_refresh_is_not_forgotten_over_an_event() {
     let times = watched.times();
     assert_eq!((times[2] - times[0]).as_secs(), BETWEEN_LISTS.as_secs());
 }
+
+/// The connections that were kept may be dead since the machine slept.
+#[tokio::test(start_paused = true)]
+async fn a_refresh_does_not_wait_long_for_an_answer() {
+    let mut watched = Watched::new(vec![
+        answers(LIST, list("7", Vec::new())),
+        watches(WATCH, Vec::new()),
+        is_silent(LIST),
+        is_silent(LIST),
+        answers(LIST, list("8", Vec::new())),
+        watches(WATCH, Vec::new()),
+    ]);
+    watched.sees(&["listed ", "watching"]).await;
+    watched.refreshes.send_modify(|count| *count += 1);
+    for seconds in [2, 4] {
+        let failed = watched.next().await;
+        assert!(
+            failed.ends_with(&format!("no answer within {seconds}s")),
+            "{failed}"
+        );
+    }
+    watched.sees(&["listed ", "watching"]).await;
+    watched.quiet().await;
+}
