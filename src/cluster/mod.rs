@@ -28,6 +28,8 @@ pub mod http;
 mod in_cluster;
 mod kubeconfig;
 mod proxy;
+#[cfg(test)]
+mod scripted;
 pub mod target;
 mod tls;
 

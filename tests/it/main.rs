@@ -10,6 +10,7 @@ mod connect;
 mod differences;
 mod exec;
 mod faults;
+mod follow;
 mod forward;
 mod generated;
 mod isolation;

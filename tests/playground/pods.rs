@@ -29,6 +29,15 @@ impl Playground {
         }
     }
 
+    /// Removes an object that is no pod.
+    ///
+    /// # Panics
+    /// If the playground knows no such kind.
+    pub(crate) fn remove(&self, kind: &str, namespace: &str, name: &str) {
+        let resource = Resource::of_kind(kind).expect("a kind that the playground knows");
+        lock(&self.server.world).remove(resource, namespace, name);
+    }
+
     /// A pod as the API server has it.
     pub(crate) fn pod(&self, namespace: &str, name: &str) -> Option<Value> {
         let pods = Resource::find("", "pods").expect("pods are known");

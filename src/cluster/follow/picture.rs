@@ -30,6 +30,7 @@ pub(super) struct Picture {
     object: Known<ObjectFacts>,
     pods: Known<PodFacts>,
     slices: Known<SliceFacts>,
+    without_slices: bool,
     /// What the object has said last; it outlives it.
     pods_of: Option<PodsOf>,
     settled: bool,
@@ -53,6 +54,7 @@ impl Picture {
             object: Known::default(),
             pods: Known::default(),
             slices: Known::default(),
+            without_slices: false,
             pods_of: None,
             settled: false,
         }
@@ -63,13 +65,14 @@ impl Picture {
         match news {
             News::Object(event) => {
                 self.object.take_in(event);
-                if let Some(pods_of) = self.object().and_then(|object| object.pods.clone()) {
-                    self.pods_of = Some(pods_of);
+                if let Some(object) = self.object() {
+                    self.pods_of = object.pods.clone();
                 }
             }
             News::Pods(event) => self.pods.take_in(event),
             // By their own word the pods are just as ready, most of the time. An API server before 1.21 has no slices.
             News::Slices(Event::Failed(error)) if error.is_forbidden() || error.is_not_found() => {
+                self.without_slices |= self.slices.items.is_none();
                 self.slices.take_in(Event::Listed(Vec::new()));
             }
             News::Slices(event) => self.slices.take_in(event),
@@ -79,6 +82,11 @@ impl Picture {
     /// Whose pods are to be followed; nobody's as long as the object hasn't told. It stays when the object is deleted.
     pub(super) fn pods_of(&self) -> Option<&PodsOf> {
         self.pods_of.as_ref()
+    }
+
+    /// Whether EndpointSlices are of use: not if the first answer was a refusal.
+    pub(super) fn wants_slices(&self) -> bool {
+        !self.without_slices
     }
 
     /// What is known by now. Its generation is zero.
@@ -370,3 +378,6 @@ impl<T> Default for Known<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

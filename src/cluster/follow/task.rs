@@ -41,6 +41,9 @@ pub(super) async fn run(
             picture.take_in(news);
         }
         watches.follow_pods(picture.pods_of());
+        if !picture.wants_slices() {
+            watches.slices = None;
+        }
         let mut view = picture.view();
         views.send_if_modified(|last| {
             if last.says_the_same(&view) {
@@ -89,11 +92,9 @@ impl Watches {
 
     /// Follows other pods from now on, if they are others. What is known of the former ones stands until then.
     fn follow_pods(&mut self, pods_of: Option<&PodsOf>) {
-        if let Some(pods_of) = pods_of
-            && self.pods_of.as_ref() != Some(pods_of)
-        {
-            self.pods = Some(self.pods(Some(pods_of)));
-            self.pods_of = Some(pods_of.clone());
+        if self.pods_of.as_ref() != pods_of {
+            self.pods = pods_of.map(|of| self.pods(Some(of)));
+            self.pods_of = pods_of.cloned();
         }
     }
 

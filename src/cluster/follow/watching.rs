@@ -47,9 +47,14 @@ pub(super) const SLOW: Duration = Duration::from_secs(30);
 /// After so many answers of that kind watching is tried again: rights may have been given.
 const LISTS_BEFORE_A_WATCH: u32 = 20;
 
-/// How long an answer may take at first, and in the end. A connection that is dead since the machine slept is noticed
-/// by the first; a slow server gets the second.
-const ANSWER: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
+/// How long an answer may take at first; each time that there is none it is twice as long.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// The same after a refresh: then a kept connection may have died while the machine slept, and would say nothing.
+const ANSWER_TO_A_REFRESH: Duration = Duration::from_secs(2);
+
+/// How long a slow server gets in the end; API servers themselves give up after a minute.
+const LONGEST_ANSWER: Duration = Duration::from_secs(60);
 
 const GONE: u16 = 410;
 
@@ -110,6 +115,7 @@ where
         refreshes,
         asked: Instant::now(),
         backoff: Backoff::new(Random::new()),
+        in_haste: false,
         may_list: true,
         lists_to_go: 0,
         step: Step::Ask,
@@ -130,6 +136,8 @@ struct Watching<K, T> {
     /// When the last list was asked for.
     asked: Instant,
     backoff: Backoff,
+    /// Whether a refresh has no answer yet.
+    in_haste: bool,
     /// Otherwise the one object is got by its name.
     may_list: bool,
     /// How many more before watching is tried again; zero where it is allowed.
@@ -169,10 +177,16 @@ impl<K: Written, T: Kept> Watching<K, T> {
                 Step::Read(open) => self.read_on(open).await,
                 Step::Wait(delay, version) => tokio::select! {
                     () = sleep(delay) => version.map_or(Step::Ask, Step::Watch),
-                    () = refreshed(&mut self.refreshes, self.asked) => Step::Ask,
+                    () = refreshed(&mut self.refreshes, self.asked) => self.refresh(),
                 },
             };
         }
+    }
+
+    fn refresh(&mut self) -> Step<K> {
+        self.in_haste = true;
+        self.backoff.reset();
+        Step::Ask
     }
 
     async fn ask(&mut self) -> Step<K> {
@@ -265,7 +279,7 @@ impl<K: Written, T: Kept> Watching<K, T> {
     async fn read_on(&mut self, mut open: Open<K>) -> Step<K> {
         let event = tokio::select! {
             event = timeout_at(open.deadline, open.events.next()) => event,
-            () = refreshed(&mut self.refreshes, self.asked) => return Step::Ask,
+            () = refreshed(&mut self.refreshes, self.asked) => return self.refresh(),
         };
         let Ok(Some(event)) = event else {
             // at its end, or silent for longer than it was to last
@@ -290,10 +304,12 @@ impl<K: Written, T: Kept> Watching<K, T> {
             }
             Ok(WatchEvent::Bookmark(bookmark)) => open.version = bookmark.metadata.resource_version,
             // whatever it is, client-go lists again too
-            Ok(WatchEvent::Error(_)) | Err(kube::Error::Api(_)) => {
+            Ok(WatchEvent::Error(_)) => return self.after_watch(open.opened, None),
+            Err(kube::Error::Api(status)) if status.code != 0 => {
                 return self.after_watch(open.opened, None);
             }
-            Err(kube::Error::SerdeError(_)) => {} // a line that makes no sense
+            // a line that makes no sense; kube takes any JSON object for a Status
+            Err(kube::Error::SerdeError(_) | kube::Error::Api(_)) => {}
             Err(_) => return self.after_watch(open.opened, Some(open.version)),
         }
         Step::Read(open)
@@ -374,10 +390,10 @@ impl<K: Written, T: Kept> Watching<K, T> {
     ) -> Result<A, RequestError> {
         let request = request.map_err(|error| RequestError::Invalid(error.to_string()))?;
         let limit = self.answer_limit();
-        let text = match timeout(limit, self.client.request_text(request)).await {
-            Ok(text) => text?,
-            Err(_) => return Err(no_answer(limit)),
-        };
+        let text = timeout(limit, self.client.request_text(request)).await;
+        let text = text.map_err(|_| no_answer(limit))?;
+        self.in_haste = false;
+        let text = text?;
         serde_json::from_str(&text).map_err(|error| {
             let reason = printable(&error.to_string(), 200);
             RequestError::Invalid(format!(
@@ -387,18 +403,21 @@ impl<K: Written, T: Kept> Watching<K, T> {
     }
 
     fn answer_limit(&self) -> Duration {
-        let (first, longest) = ANSWER;
+        let first = match self.in_haste {
+            true => ANSWER_TO_A_REFRESH,
+            false => ANSWER,
+        };
         let doubled = first.saturating_mul(2_u32.saturating_pow(self.backoff.failures()));
-        doubled.min(longest)
+        doubled.min(LONGEST_ANSWER)
     }
 }
 
-/// Until somebody wants to know again, and it is not too soon.
+/// Until somebody wants to know again, and it is not too soon. Cancel safe: the wish stands until it is returned.
 async fn refreshed(refreshes: &mut watch::Receiver<u64>, asked: Instant) {
+    sleep_until(asked + BETWEEN_LISTS).await;
     if refreshes.changed().await.is_err() {
         pending::<()>().await;
     }
-    sleep_until(asked + BETWEEN_LISTS).await;
 }
 
 fn note_version(version: &mut String, object: &impl Written) {
@@ -437,3 +456,6 @@ impl<K> Lenient<K> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

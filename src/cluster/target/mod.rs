@@ -41,6 +41,9 @@ pub(super) use self::preference::{Rank, is_deleting};
 pub(super) use self::resolve::{is_over, is_ready, is_running, label_selector, without_selector};
 pub(super) use self::translate::{port_of_pod, port_of_service, service_port};
 
+#[cfg(test)]
+pub(super) use self::tests::pod;
+
 /// What a user wants to reach, before anything was asked of a cluster.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Target {
@@ -356,7 +359,7 @@ mod tests {
     use super::*;
 
     /// A pod on a node, running and ready since noon, with `patch` merged into it.
-    pub(super) fn pod(name: &str, patch: Value) -> Pod {
+    pub(in crate::cluster) fn pod(name: &str, patch: Value) -> Pod {
         let mut pod = json!({
             "metadata": { "name": name, "uid": format!("uid-{name}"), "creationTimestamp": "2026-01-01T11:00:00Z" },
             "spec": { "nodeName": "node", "containers": [{ "name": "main" }] },

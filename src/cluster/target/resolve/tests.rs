@@ -1,59 +1,13 @@
 //! Resolving against a scripted API server: which requests are made, and what comes of the answers.
 
-use std::collections::VecDeque;
-use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
-
-use bytes::Bytes;
-use futures_util::stream;
-use http_body_util::BodyExt;
-use http_body_util::StreamBody;
-use http_body_util::combinators::UnsyncBoxBody;
-use hyper::body::Frame;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::cluster::scripted::{Exchange, answers, refuses, server, watches};
 use crate::cluster::target::Endpoint;
 use crate::cluster::target::tests::pod;
 
 const WAIT: Duration = Duration::from_secs(60);
-
-/// One request that is expected and its answer.
-struct Exchange {
-    path: &'static str,
-    status: u16,
-    lines: Vec<Value>,
-    /// Whether the answer ends after its lines; a watch goes on.
-    ends: bool,
-}
-
-fn answers(path: &'static str, body: Value) -> Exchange {
-    Exchange {
-        path,
-        status: 200,
-        lines: vec![body],
-        ends: true,
-    }
-}
-
-fn watches(path: &'static str, events: Vec<Value>) -> Exchange {
-    Exchange {
-        path,
-        status: 200,
-        lines: events,
-        ends: false,
-    }
-}
-
-fn refuses(path: &'static str, status: u16, message: &str) -> Exchange {
-    let body = json!({ "kind": "Status", "status": "Failure", "code": status, "message": message });
-    Exchange {
-        path,
-        status,
-        lines: vec![body],
-        ends: true,
-    }
-}
 
 /// Resolves against an API server that expects these requests in this order and all of them.
 async fn resolved(
@@ -61,43 +15,14 @@ async fn resolved(
     ports: &str,
     exchanges: Vec<Exchange>,
 ) -> Result<Resolved, TargetError> {
-    let script = Arc::new(Mutex::new(VecDeque::from(exchanges)));
-    let expected = Arc::clone(&script);
-    let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
-        let exchange = script.lock().unwrap().pop_front();
-        async move {
-            let asked = request.uri().to_string();
-            let exchange = exchange.unwrap_or_else(|| panic!("unexpected request: {asked}"));
-            assert!(
-                asked.contains(exchange.path),
-                "{asked} instead of {}",
-                exchange.path
-            );
-            let lines = exchange
-                .lines
-                .into_iter()
-                .map(|line| Ok(Frame::data(Bytes::from(format!("{line}\n")))));
-            let lines = stream::iter(lines.collect::<Vec<Result<_, Infallible>>>());
-            let body = match exchange.ends {
-                true => UnsyncBoxBody::new(StreamBody::new(lines)),
-                false => StreamBody::new(lines.chain(stream::pending())).boxed_unsync(),
-            };
-            Ok::<_, Infallible>(
-                http::Response::builder()
-                    .status(exchange.status)
-                    .body(body)
-                    .unwrap(),
-            )
-        }
-    });
-    let client = Client::new(service, "default");
+    let (client, script) = server(exchanges);
     let ports: Vec<RemotePort> = ports
         .split_whitespace()
         .map(|port| port.parse().unwrap())
         .collect();
     let resolved = resolve(&client, "shop", &target.parse().unwrap(), &ports, WAIT).await;
     assert_eq!(
-        expected.lock().unwrap().len(),
+        script.lock().unwrap().left.len(),
         0,
         "requests that were expected but not made"
     );
@@ -316,10 +241,7 @@ async fn a_watch_that_ends_is_begun_anew() {
             answers(OF_DEPLOYMENT, list(vec![pending("api-1")])),
             refuses(WATCH, 410, "too old"),
             answers(OF_DEPLOYMENT, list(vec![pending("api-1")])),
-            Exchange {
-                ends: true,
-                ..watches(WATCH, vec![event("MODIFIED", pending("api-1"))])
-            },
+            watches(WATCH, vec![event("MODIFIED", pending("api-1"))]).ends(),
             answers(OF_DEPLOYMENT, list(vec![pod("api-1", json!({}))])),
         ],
     )
