@@ -192,6 +192,7 @@ fn wanted(spec: &PortSpec, port: &PodPort) -> Option<NonZeroU16> {
         LocalPort::Same => port.local,
         LocalPort::Random => None,
         LocalPort::Number(number) => Some(number),
+        LocalPort::Socket(_) => None,
     }
 }
 
