@@ -62,6 +62,7 @@ complete -c kpf -n "__fish_kpf_needs_command" -f -a "connect" -d 'Attach stdin a
 complete -c kpf -n "__fish_kpf_needs_command" -f -a "exec" -d 'Run a command in a container of a pod'
 complete -c kpf -n "__fish_kpf_needs_command" -f -a "completions" -d 'Print the completion script of a shell'
 complete -c kpf -n "__fish_kpf_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -s f -l filename -d 'File with the forwards that have names, - for stdin; all of it if no @NAME is given [default: ~/.config/kpf/forwards.yaml]' -r -F
 complete -c kpf -n "__fish_kpf_using_subcommand forward" -l address -d 'Addresses to listen on, comma separated: IP addresses, or localhost for 127.0.0.1 and ::1' -r
 complete -c kpf -n "__fish_kpf_using_subcommand forward" -l via -d 'How streams are made: portforward, or exec, by a program in a container; auto takes exec where port-forward is forbidden or impossible' -r -f -a "auto\t'Port-forward where it can be had'
 portforward\t'The API\'s own way'
@@ -104,6 +105,7 @@ complete -c kpf -n "__fish_kpf_using_subcommand forward" -l vmodule -r
 complete -c kpf -n "__fish_kpf_using_subcommand forward" -l warnings-as-errors -r
 complete -c kpf -n "__fish_kpf_using_subcommand forward" -l allow-partial -d 'Go on if some of the ports can\'t be bound, as kubectl does'
 complete -c kpf -n "__fish_kpf_using_subcommand forward" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -s f -l filename -d 'File with the forwards that have names, - for stdin; all of it if no @NAME is given [default: ~/.config/kpf/forwards.yaml]' -r -F
 complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l address -d 'Addresses to listen on, comma separated: IP addresses, or localhost for 127.0.0.1 and ::1' -r
 complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l via -d 'How streams are made: portforward, or exec, by a program in a container; auto takes exec where port-forward is forbidden or impossible' -r -f -a "auto\t'Port-forward where it can be had'
 portforward\t'The API\'s own way'

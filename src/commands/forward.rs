@@ -2,20 +2,22 @@
 
 use std::num::NonZeroU16;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use futures_util::future::{join_all, try_join_all};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::listen::listen;
-use super::reach::{Reach, tell_of_exec, via};
+use super::listen::{Connection, Listener, listen, wanted};
+use super::plan::{Plan, Planned};
+use super::reach::{Reach, tell_of_exec};
 use super::signal::Signals;
-use crate::cli::{Forward, ForwardArgs};
-use crate::cluster::target::ports::{LocalPort, PortSpec};
-use crate::cluster::target::{Endpoint, PodPort, Target};
+use crate::cli::ForwardArgs;
+use crate::cluster::target::ports::{Address, LocalPort, PortSpec};
+use crate::cluster::target::{Endpoint, PodPort};
 use crate::dial::{Dialer, Route};
 use crate::splice::{Broken, Ends, splice};
 use crate::tunnel::Failure;
@@ -27,13 +29,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Runs until a signal, or until a pod is lost.
 pub(super) async fn run(args: &ForwardArgs, mut reach: Reach, ui: &Ui) -> anyhow::Result<ExitCode> {
     raise_descriptor_limit();
+    // Until it is read, a signal ends the process as usual.
+    let plan = Plan::new(args, reach.environment())?;
     // Before anything is waited for: Ctrl-C ends the wait for a pod as well.
     let mut signals = Signals::new()?;
+    let step = Barrier::new(plan.targets.len());
     let mut opening = Vec::new();
-    for Forward { target, ports } in &args.forwards.0 {
-        let dialer = reach.dialer(target)?;
+    for target in &plan.targets {
+        let dialer = reach.dialer(&target.target)?;
         let wait = reach.wait;
-        opening.push(open(args, target, ports, dialer, wait, ui));
+        opening.push(open(args, &plan, target, dialer, wait, &step, ui));
     }
     let opened = tokio::select! {
         opened = try_join_all(opening) => opened?,
@@ -47,16 +52,11 @@ pub(super) async fn run(args: &ForwardArgs, mut reach: Reach, ui: &Ui) -> anyhow
         if let Some(tunnel) = route.tunnel().cloned() {
             tasks.spawn(async move { anyhow::Error::new(tunnel.ended().await) });
         }
-        for Mapping {
-            listener,
-            local,
-            remote,
-        } in mappings
-        {
-            ui.forwarding(listener.local_addr()?, &remote);
+        for Mapping { listener, remote } in mappings {
+            ui.forwarding(listener.place(), &remote);
             let forward = Forwarder {
                 route: route.clone(),
-                local,
+                local: listener.name().into(),
                 remote,
                 ui: ui.clone(),
             };
@@ -67,7 +67,8 @@ pub(super) async fn run(args: &ForwardArgs, mut reach: Reach, ui: &Ui) -> anyhow
         Some(lost) = tasks.join_next() => Err(lost?.context("lost connection to pod")),
         code = signals.wait() => Ok(code),
     };
-    tasks.abort_all();
+    // The listeners are theirs, and so are the files of sockets: they are gone before kpf is.
+    tasks.shutdown().await;
     join_all(routes.into_iter().map(Route::close)).await;
     outcome
 }
@@ -97,31 +98,38 @@ struct Opened {
 
 /// A local address that leads to a port of the pod.
 struct Mapping {
-    listener: TcpListener,
-    local: u16,
+    listener: Listener,
     remote: Endpoint,
 }
 
+/// Opens one of several targets. `step` holds them together: nothing is bound before all are known, and nobody is dialled
+/// before all is bound. So whatever can't be had, nothing is half done.
 async fn open(
     args: &ForwardArgs,
-    target: &Target,
-    specs: &[PortSpec],
+    plan: &Plan,
+    planned: &Planned,
     dialer: Dialer,
     wait: Duration,
+    step: &Barrier,
     ui: &Ui,
 ) -> anyhow::Result<Opened> {
+    let specs = &planned.ports;
     let remotes: Vec<_> = specs.iter().map(|spec| spec.remote.clone()).collect();
-    let resolved = dialer.cluster().resolve(target, &remotes, wait).await?;
+    let cluster = dialer.cluster();
+    let resolved = cluster.resolve(&planned.target, &remotes, wait).await?;
     if !resolved.ready {
         ui.warning(format_args!(
             "pod {} is not ready: forwarding to it all the same",
             resolved.pod.name
         ));
     }
-    // The ports are bound before the dial: one that can't be had costs nobody a request.
+    for (spec, port) in specs.iter().zip(&resolved.ports) {
+        plan.settle(planned, spec, port)?;
+    }
+    step.wait().await;
     let mut mappings = Vec::new();
     for (spec, port) in specs.iter().zip(&resolved.ports) {
-        bind(args, spec, port, ui, &mut mappings)?;
+        bind(args, spec, port, &planned.addresses, ui, &mut mappings)?;
     }
     if mappings.is_empty() {
         let pairs = specs.iter().zip(&resolved.ports);
@@ -141,9 +149,11 @@ async fn open(
     }
     let endpoints = resolved.ports.into_iter().map(|port| port.endpoint);
     let endpoints: Vec<_> = endpoints.collect();
-    let (via, exec) = via(&args.via);
+    step.wait().await;
     tell_of_exec(&dialer, ui);
-    let route = dialer.route(&resolved.pod, &endpoints, via, &exec).await?;
+    let route = dialer
+        .route(&resolved.pod, &endpoints, planned.via, &planned.exec)
+        .await?;
     Ok(Opened { route, mappings })
 }
 
@@ -151,48 +161,30 @@ fn bind(
     args: &ForwardArgs,
     spec: &PortSpec,
     port: &PodPort,
+    addresses: &[Address],
     ui: &Ui,
     mappings: &mut Vec<Mapping>,
 ) -> anyhow::Result<()> {
-    let own = spec.address.map(|address| vec![address]);
-    let addresses = own.as_ref().unwrap_or(&args.address);
-    let wanted = wanted(spec, port);
-    match listen(addresses, wanted, args.allow_partial) {
+    match listen(spec, port, addresses, args.allow_partial) {
         Ok(listeners) => {
-            for listener in listeners {
-                mappings.push(Mapping {
-                    local: listener.local_addr()?.port(),
-                    remote: port.endpoint.clone(),
-                    listener,
-                });
-            }
+            mappings.extend(listeners.into_iter().map(|listener| Mapping {
+                listener,
+                remote: port.endpoint.clone(),
+            }));
             Ok(())
         }
         Err(error) if args.allow_partial => {
-            // kubectl's words, roughly: its list of causes is Go's.
-            ui.notice(format_args!(
-                "Unable to listen on port {}: Listeners failed to create with the following errors: [{error}]",
-                wanted.map_or(0, NonZeroU16::get)
-            ));
+            match &spec.local {
+                LocalPort::Socket(_) => ui.warning(error),
+                // kubectl's words, roughly: its list of causes is Go's.
+                _ => ui.notice(format_args!(
+                    "Unable to listen on port {}: Listeners failed to create with the following errors: [{error}]",
+                    wanted(spec, port).map_or(0, NonZeroU16::get)
+                )),
+            }
             Ok(())
         }
-        Err(error) if error.is_absent() => Err(anyhow!(
-            "{error}; choose an address of this machine, such as localhost, with --address"
-        )),
-        Err(error) => Err(anyhow!(
-            "{error}; choose another local port, `:{}` for any free one, or go on without it by --allow-partial",
-            spec.remote
-        )),
-    }
-}
-
-/// The local port that was asked for; none for any.
-fn wanted(spec: &PortSpec, port: &PodPort) -> Option<NonZeroU16> {
-    match spec.local {
-        LocalPort::Same => port.local,
-        LocalPort::Random => None,
-        LocalPort::Number(number) => Some(number),
-        LocalPort::Socket(_) => None,
+        Err(error) => Err(anyhow!("{error}; {}", error.advice(&spec.remote))),
     }
 }
 
@@ -200,22 +192,23 @@ fn wanted(spec: &PortSpec, port: &PodPort) -> Option<NonZeroU16> {
 #[derive(Clone)]
 struct Forwarder {
     route: Route,
-    local: u16,
+    /// What its connections are called.
+    local: Arc<str>,
     remote: Endpoint,
     ui: Ui,
 }
 
 impl Forwarder {
     /// Takes connections until the pod is found to be gone. Each one is a task of its own, and ends with this one.
-    async fn accept(self, listener: TcpListener) -> anyhow::Error {
+    async fn accept(self, listener: Listener) -> anyhow::Error {
         let mut connections = JoinSet::new();
         let mut exhausted = false;
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
-                    Ok((socket, _)) => {
+                    Ok(socket) => {
                         exhausted = false;
-                        self.ui.handling(self.local);
+                        self.ui.handling(&self.local);
                         connections.spawn(self.clone().handle(socket));
                     }
                     Err(error) if is_of_connection(&error) => {}
@@ -223,7 +216,7 @@ impl Forwarder {
                         // Once, until it goes well again.
                         if !std::mem::replace(&mut exhausted, true) {
                             self.ui.warning(format_args!(
-                                "port {}: cannot accept connections: {error}",
+                                "cannot accept connections for {}: {error}",
                                 self.local
                             ));
                         }
@@ -241,9 +234,7 @@ impl Forwarder {
     }
 
     /// One connection, to its end. An error only where no other connection can work either.
-    async fn handle(self, mut socket: TcpStream) -> Result<(), Failure> {
-        // What is small is often what is waited for.
-        let _ = socket.set_nodelay(true);
+    async fn handle(self, mut socket: Connection) -> Result<(), Failure> {
         let stream = match self.route.open(&self.remote).await {
             Ok(stream) => stream,
             Err(error) => {
@@ -277,12 +268,12 @@ impl Forwarder {
     }
 
     /// The local peer sees a reset: a clean end would pass for an answer.
-    fn failed(&self, socket: TcpStream, error: &dyn std::error::Error) {
+    fn failed(&self, socket: Connection, error: &dyn std::error::Error) {
         self.ui.error(format_args!(
             "forwarding {} -> {}: {error}",
             self.local, self.remote
         ));
-        let _ = socket.set_zero_linger();
+        socket.reset();
     }
 }
 

@@ -14,11 +14,13 @@ use crate::cluster::Stdin;
 use crate::ui::Ui;
 use reach::Reach;
 
+mod claims;
 mod connect;
 mod exec;
 mod exit;
 mod forward;
 mod listen;
+mod plan;
 mod reach;
 mod signal;
 mod stdio;

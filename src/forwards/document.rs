@@ -141,7 +141,7 @@ impl<'de> Deserialize<'de> for Version {
                 match version {
                     1 => Ok(Version),
                     other => Err(E::custom(format_args!(
-                        "version {other} is unknown: this kpf reads version 1"
+                        "{other} is unknown: this kpf reads version 1"
                     ))),
                 }
             }

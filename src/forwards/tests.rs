@@ -120,7 +120,7 @@ fn every_error_has_its_place_and_what_is_allowed() {
         (
             "version: 2\nhooks: []".to_owned(),
             (1, 10),
-            "version 2 is unknown: this kpf reads version 1",
+            "version: 2 is unknown: this kpf reads version 1",
         ),
         (
             "version: \"1\"".to_owned(),

@@ -10,6 +10,7 @@ mod connect;
 mod exec;
 mod faults;
 mod forward;
+mod forwards;
 mod generated;
 mod kubectl;
 mod layers;
