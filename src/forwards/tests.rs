@@ -74,6 +74,26 @@ fn a_group_is_its_members_each_once() {
 }
 
 #[test]
+fn the_files_of_the_documentation_are_right() {
+    let readme = include_str!("../../README.md");
+    let example = |text: &str, begin: &str, end: &str| {
+        let (_, rest) = text.split_once(begin).expect(begin);
+        let text = rest.split(end).next().unwrap_or_default().to_owned();
+        let file = parse(&text).unwrap_or_else(|error| panic!("{text}\n{error}"));
+        let names = |entries: &[&Entry]| -> Vec<String> {
+            entries.iter().map(|entry| entry.name.clone()).collect()
+        };
+        assert_eq!(names(&file.named("shop").unwrap()), ["db", "web"]);
+    };
+    example(readme, "```yaml\n", "```");
+    let source = include_str!("mod.rs").replace("//!", "");
+    example(&source, "```yaml\n", "```");
+    let help = crate::cli::Cli::parse_words(["kpf", "forward", "--help"].map(Into::into));
+    let help = help.err().unwrap().to_string();
+    example(&help, "The forwards file:\n", "\n\n");
+}
+
+#[test]
 fn an_unknown_name_is_told_with_what_was_meant() {
     let file = parse(GOOD).unwrap();
     for (name, known) in [

@@ -263,3 +263,48 @@ impl AsyncWrite for Writer<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// What the peer reads after it has sent `bytes` that nobody has read.
+    async fn after_reset(bytes: &[u8]) -> io::Result<usize> {
+        let (mut peer, ours) = UnixStream::pair().unwrap();
+        peer.write_all(bytes).await.unwrap();
+        let mut connection = Connection::Unix(ours);
+        connection.split().1.write_all(b"x").await.unwrap();
+        connection.reset();
+        assert_eq!(
+            peer.read(&mut [0; 9]).await.unwrap(),
+            1,
+            "what was sent arrives"
+        );
+        peer.read(&mut [0; 9]).await
+    }
+
+    #[tokio::test]
+    async fn a_unix_connection_is_reset_as_far_as_it_can_be() {
+        assert_eq!(after_reset(b"").await.unwrap(), 0);
+        if cfg!(target_os = "linux") {
+            let error = after_reset(b"unread").await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_tcp_connection_is_reset() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut peer = TcpStream::connect(address).await.unwrap();
+        let listener = Listener::Tcp { address, listener };
+        assert_eq!(listener.place(), address.to_string());
+        assert_eq!(listener.name(), address.port().to_string());
+        listener.accept().await.unwrap().reset();
+        let error = peer.read(&mut [0]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+}
