@@ -62,7 +62,14 @@ complete -c kpf -n "__fish_kpf_needs_command" -f -a "connect" -d 'Attach stdin a
 complete -c kpf -n "__fish_kpf_needs_command" -f -a "exec" -d 'Run a command in a container of a pod'
 complete -c kpf -n "__fish_kpf_needs_command" -f -a "completions" -d 'Print the completion script of a shell'
 complete -c kpf -n "__fish_kpf_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -s f -l filename -d 'File with the forwards that have names, - for stdin; all of it if no @NAME is given [default: ~/.config/kpf/forwards.yaml]' -r -F
 complete -c kpf -n "__fish_kpf_using_subcommand forward" -l address -d 'Addresses to listen on, comma separated: IP addresses, or localhost for 127.0.0.1 and ::1' -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l balance -d 'Spread connections over all ready pods of a service or workload: in turn, or to the one with the least open ones' -r -f -a "round-robin\t'In turn'
+least\t'To the pod with the fewest'"
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l hold -d 'How long a connection waits while there is no pod or no way to it' -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l half-close-grace -d 'How long the pod must be silent before it is told that the local side has sent all; 0 tells it at once, as kubectl does, and cuts off what it still sends' -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l max-tunnels -d 'Tunnels to one pod: connections have one each, and share beyond that' -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l retry-max-elapsed -d 'Give up when a lost connection has not come back for so long; 0 never does' -r
 complete -c kpf -n "__fish_kpf_using_subcommand forward" -l via -d 'How streams are made: portforward, or exec, by a program in a container; auto takes exec where port-forward is forbidden or impossible' -r -f -a "auto\t'Port-forward where it can be had'
 portforward\t'The API\'s own way'
 exec\t'A command'"
@@ -103,8 +110,16 @@ complete -c kpf -n "__fish_kpf_using_subcommand forward" -l profile-output -r
 complete -c kpf -n "__fish_kpf_using_subcommand forward" -l vmodule -r
 complete -c kpf -n "__fish_kpf_using_subcommand forward" -l warnings-as-errors -r
 complete -c kpf -n "__fish_kpf_using_subcommand forward" -l allow-partial -d 'Go on if some of the ports can\'t be bound, as kubectl does'
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l no-reconnect -d 'End when the pod or the connection to it is lost, as kubectl does'
 complete -c kpf -n "__fish_kpf_using_subcommand forward" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -s f -l filename -d 'File with the forwards that have names, - for stdin; all of it if no @NAME is given [default: ~/.config/kpf/forwards.yaml]' -r -F
 complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l address -d 'Addresses to listen on, comma separated: IP addresses, or localhost for 127.0.0.1 and ::1' -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l balance -d 'Spread connections over all ready pods of a service or workload: in turn, or to the one with the least open ones' -r -f -a "round-robin\t'In turn'
+least\t'To the pod with the fewest'"
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l hold -d 'How long a connection waits while there is no pod or no way to it' -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l half-close-grace -d 'How long the pod must be silent before it is told that the local side has sent all; 0 tells it at once, as kubectl does, and cuts off what it still sends' -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l max-tunnels -d 'Tunnels to one pod: connections have one each, and share beyond that' -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l retry-max-elapsed -d 'Give up when a lost connection has not come back for so long; 0 never does' -r
 complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l via -d 'How streams are made: portforward, or exec, by a program in a container; auto takes exec where port-forward is forbidden or impossible' -r -f -a "auto\t'Port-forward where it can be had'
 portforward\t'The API\'s own way'
 exec\t'A command'"
@@ -145,6 +160,7 @@ complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l profile-output 
 complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l vmodule -r
 complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l warnings-as-errors -r
 complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l allow-partial -d 'Go on if some of the ports can\'t be bound, as kubectl does'
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l no-reconnect -d 'End when the pod or the connection to it is lost, as kubectl does'
 complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kpf -n "__fish_kpf_using_subcommand connect" -l via -d 'How streams are made: portforward, or exec, by a program in a container; auto takes exec where port-forward is forbidden or impossible' -r -f -a "auto\t'Port-forward where it can be had'
 portforward\t'The API\'s own way'

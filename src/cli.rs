@@ -22,7 +22,7 @@ use crate::cluster::target::ports::{Address, RemotePort};
 pub use self::global::GlobalArgs;
 pub use self::survive::{Balance, SurviveArgs};
 pub use self::via::{Via, ViaArgs};
-pub use self::words::{ExecCommand, ExecTarget, Forward, Forwards};
+pub use self::words::{ExecCommand, ExecTarget, Forward, Forwards, Wanted};
 
 /// Reach ports and processes inside Kubernetes pods
 #[derive(Parser)]
@@ -110,7 +110,7 @@ pub enum Command {
     /// Forward local ports to pods
     #[command(
         visible_alias = "port-forward",
-        override_usage = "kpf forward [OPTIONS] TARGET [[ADDR:]LOCAL:]REMOTE... [TARGET PORTS...]...",
+        override_usage = "kpf forward [OPTIONS] {TARGET [[ADDR:]LOCAL:]REMOTE... | @NAME}...",
         after_long_help = FORWARD_HELP
     )]
     Forward(ForwardArgs),
@@ -348,8 +348,26 @@ Examples:
   kpf forward pod/web 0.0.0.0:8080:80         listen on all IPv4 addresses for this port
   kpf forward pod/web 5432:db.internal:5432   a host that the pod can reach
   kpf forward pod/web 2375:unix:/run/d.sock   a unix socket in its container
+  kpf forward pod/db unix:/tmp/db.sock:5432   a local unix socket, mode 0600, removed at the end
   kpf forward svc/web 8080:80 shop/svc/db 5432
-                                              two targets, the second one in namespace shop";
+                                              two targets, the second one in namespace shop
+  kpf forward @db @shop                       by name, from ~/.config/kpf/forwards.yaml
+  kpf forward -f forwards.yaml                all forwards of a file
+
+The forwards file:
+  version: 1
+  forwards:
+    db:                                       # what @db stands for
+      target: svc/postgres                    # any TARGET
+      ports: [5432, \"unix:/tmp/db.sock:5432\"]
+      context: prod                           # these may be left out, for what the flags say
+      namespace: shop
+      address: [localhost, 10.0.0.5]
+      via: exec
+      container: app
+    web: {target: shop/deploy/web, ports: [8080:http]}
+  groups:
+    shop: [db, web]                           # forwards and other groups";
 
 const CONNECT_HELP: &str = "\
 Examples:

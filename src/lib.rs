@@ -5,6 +5,7 @@
 //! | [`commands`] | what you type: `forward`, `connect`, `exec` |
 //! | [`dial`] | a cluster and a pod become a tunnel or a running command: WebSocket first, SPDY when refused |
 //! | [`cluster`] | who and where: kubeconfig, credentials, proxies, one HTTP client, target to pod |
+//! | [`forwards`] | the file of forwards that have names |
 //! | [`tunnel`] | one upgraded connection shared by many streams |
 //! | [`exec`] | a command in a container: its streams and its exit status |
 //! | [`spdy`] | SPDY/3.1 without IO, clock or Kubernetes |
@@ -22,6 +23,7 @@ pub mod commands;
 pub mod dial;
 pub mod exec;
 pub mod forward;
+pub mod forwards;
 pub mod spdy;
 pub mod splice;
 pub mod tunnel;

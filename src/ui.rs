@@ -7,7 +7,6 @@
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::untrusted::printable;
@@ -38,19 +37,15 @@ impl Ui {
     }
 
     /// kubectl's line for a port that is bound: `Forwarding from 127.0.0.1:8080 -> 80`.
-    pub fn forwarding(&self, local: SocketAddr, remote: impl Display) {
-        // without the scope that an IPv6 address may print
-        let (ip, port) = (local.ip(), local.port());
-        self.stdout.print(&match local {
-            SocketAddr::V4(_) => format!("Forwarding from {ip}:{port} -> {remote}"),
-            SocketAddr::V6(_) => format!("Forwarding from [{ip}]:{port} -> {remote}"),
-        });
+    pub fn forwarding(&self, local: impl Display, remote: impl Display) {
+        self.stdout
+            .print(&format!("Forwarding from {local} -> {remote}"));
     }
 
     /// kubectl's line for a local connection: `Handling connection for 8080`.
-    pub fn handling(&self, local_port: u16) {
+    pub fn handling(&self, local: impl Display) {
         self.stdout
-            .print(&format!("Handling connection for {local_port}"));
+            .print(&format!("Handling connection for {local}"));
     }
 
     /// A whole document on stdout, such as a completion script; unlike a line it waits for its reader.
@@ -220,10 +215,11 @@ mod tests {
         let (ui, mut stdout, _stderr) = piped();
         ui.document(b"a\nb\n").unwrap();
         assert_eq!(next(&mut stdout) + &next(&mut stdout), "a\nb\n");
-        ui.forwarding("127.0.0.1:8080".parse().unwrap(), 80);
+        ui.forwarding("127.0.0.1:8080", 80);
         assert_eq!(next(&mut stdout), "Forwarding from 127.0.0.1:8080 -> 80\n");
-        ui.forwarding("[::1]:8080".parse().unwrap(), 80);
-        assert_eq!(next(&mut stdout), "Forwarding from [::1]:8080 -> 80\n");
+        ui.forwarding("unix:/run/x.sock", "http");
+        let line = next(&mut stdout);
+        assert_eq!(line, "Forwarding from unix:/run/x.sock -> http\n");
         ui.handling(8080);
         assert_eq!(next(&mut stdout), "Handling connection for 8080\n");
         drop(ui);

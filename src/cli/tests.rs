@@ -34,8 +34,10 @@ fn a_forward_needs_no_command() {
         "kpf --context prod pod/web 8080:80 -n shop",
     ] {
         let args = forward(line);
-        assert_eq!(args.forwards.0.len(), 1, "{line}");
-        assert_eq!(args.forwards.0[0].target.to_string(), "pod/web", "{line}");
+        let [Wanted::Target(only)] = &args.forwards.wanted[..] else {
+            panic!("{line}: {:?}", args.forwards);
+        };
+        assert_eq!(only.target.to_string(), "pod/web", "{line}");
         assert_eq!(args.address, [Address::Localhost], "{line}");
         assert_eq!(
             args.reach.pod_running_timeout,
@@ -46,13 +48,40 @@ fn a_forward_needs_no_command() {
     let args = forward(
         "kpf web 80 --address localhost,10.0.0.1 --allow-partial --transport spdy svc/db 1 2",
     );
-    assert_eq!(args.forwards.0[1].ports.len(), 2);
+    assert!(matches!(&args.forwards.wanted[1], Wanted::Target(db) if db.ports.len() == 2));
     assert_eq!(
         args.address,
         [Address::Localhost, "10.0.0.1".parse().unwrap()]
     );
     assert!(args.allow_partial);
     assert_eq!(args.reach.transport, Transport::Spdy);
+}
+
+#[test]
+fn forwards_have_names() {
+    let named = |name: &str| Wanted::Named(name.to_owned());
+    for (line, wanted, file) in [
+        ("kpf forward @db", vec![named("db")], None),
+        ("kpf @db @shop -n x", vec![named("db"), named("shop")], None),
+        ("kpf -f - @db", vec![named("db")], Some("-")),
+        ("kpf forward -f a.yaml", vec![], Some("a.yaml")),
+        (
+            "kpf forward --filename=a.yaml @b",
+            vec![named("b")],
+            Some("a.yaml"),
+        ),
+    ] {
+        let file = file.map(PathBuf::from);
+        assert_eq!(forward(line).forwards, Forwards { wanted, file }, "{line}");
+    }
+    for line in ["kpf forward", "kpf forward -n shop"] {
+        let error = parse(line).err().and_then(|error| complaint(&error));
+        let error = error.unwrap_or_default();
+        assert!(
+            error.starts_with("TYPE/NAME and list of ports are required"),
+            "{line}: {error}"
+        );
+    }
 }
 
 #[test]
@@ -239,8 +268,7 @@ fn a_complaint_is_one_line() {
         (
             "kpf pod/web 0",
             Some(
-                "remote port must be > 0 (usage: kpf forward [OPTIONS] TARGET [[ADDR:]LOCAL:]REMOTE... \
-                 [TARGET PORTS...]...)",
+                "remote port must be > 0 (usage: kpf forward [OPTIONS] {TARGET [[ADDR:]LOCAL:]REMOTE... | @NAME}...)",
             ),
         ),
     ] {

@@ -1,6 +1,7 @@
 //! What clap can't say: which word is the command, which a target and which a port.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches};
@@ -8,12 +9,27 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches};
 use crate::cluster::target::Target;
 use crate::cluster::target::ports::PortSpec;
 
-/// What `forward` is to do: one entry per target, in the order they were written.
+/// What `forward` is to do.
 ///
-/// The words are grouped by one rule: a target, then its ports. The first word after a target is always a port. A
-/// later word starts a new target if it has a slash in it or ends in `.kpf`, which no port does; otherwise it is
-/// one more port. So a pod that isn't the first target is written `pod/NAME`.
-pub struct Forwards(pub Vec<Forward>);
+/// The words are grouped by one rule: a target, then its ports; `@NAME` stands for both. The first word after a target
+/// is always a port. A later word starts a new target if it has a slash in it or ends in `.kpf`, which no port does,
+/// but for sockets; otherwise it is one more port. So a pod that isn't the first target is written `pod/NAME`.
+#[derive(Debug, Eq, PartialEq)]
+pub struct Forwards {
+    /// In the order they were written. None only where there is a file: then all that is in it.
+    pub wanted: Vec<Wanted>,
+    /// `-f`: the forwards file, `-` for stdin.
+    pub file: Option<PathBuf>,
+}
+
+/// Something to forward.
+#[derive(Debug, Eq, PartialEq)]
+pub enum Wanted {
+    /// A target and its ports.
+    Target(Forward),
+    /// `@NAME`: a forward of the forwards file, or a group.
+    Named(String),
+}
 
 /// A target and the ports to forward to it, at least one.
 #[derive(Debug, Eq, PartialEq)]
@@ -24,39 +40,55 @@ pub struct Forward {
     pub ports: Vec<PortSpec>,
 }
 
-impl Forwards {
-    fn from_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
-        let mut forwards: Vec<Forward> = Vec::new();
+impl Wanted {
+    fn from_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Vec<Self>, String> {
+        let mut wanted: Vec<Self> = Vec::new();
         for word in words {
-            let starts_a_target = word.contains('/') || word.ends_with(".kpf");
-            match forwards.last_mut() {
-                Some(Forward { target, ports }) if ports.is_empty() && starts_a_target => {
-                    return Err(format!("{LACKING}: no port follows `{target}`"));
-                }
-                Some(Forward { ports, .. }) if !starts_a_target => {
-                    ports.push(word.parse().map_err(|error| format!("{error}"))?);
-                }
-                _ => forwards.push(Forward {
+            if let (Some(Self::Target(forward)), false) = (wanted.last_mut(), starts_anew(word)) {
+                let port = word.parse().map_err(|error| format!("{error}"))?;
+                forward.ports.push(port);
+                continue;
+            }
+            complete(wanted.last())?;
+            wanted.push(match word.strip_prefix('@') {
+                Some("") => return Err("`@` lacks the name of a forward or a group".to_owned()),
+                Some(name) => Self::Named(name.to_owned()),
+                None => Self::Target(Forward {
                     target: word.parse().map_err(|error| format!("{error}"))?,
                     ports: Vec::new(),
                 }),
-            }
+            });
         }
-        match forwards.last() {
-            None => Err(LACKING.to_owned()),
-            Some(Forward { target, ports }) if ports.is_empty() => {
-                Err(format!("{LACKING}: no port follows `{target}`"))
-            }
-            Some(_) => Ok(Self(forwards)),
+        complete(wanted.last())?;
+        Ok(wanted)
+    }
+}
+
+/// Whether a word after a target is none of its ports.
+fn starts_anew(word: &str) -> bool {
+    let has_socket = word.starts_with("unix:") || word.contains(":unix:");
+    word.starts_with('@') || !has_socket && (word.contains('/') || word.ends_with(".kpf"))
+}
+
+fn complete(last: Option<&Wanted>) -> Result<(), String> {
+    match last {
+        Some(Wanted::Target(Forward { target, ports })) if ports.is_empty() => {
+            Err(format!("{LACKING}: no port follows `{target}`"))
         }
+        _ => Ok(()),
     }
 }
 
 impl FromArgMatches for Forwards {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        let wrong = |what: String| Error::raw(ErrorKind::ValueValidation, what);
         let words = matches.get_many::<String>(WORDS).into_iter().flatten();
-        Self::from_words(words.map(String::as_str))
-            .map_err(|error| Error::raw(ErrorKind::ValueValidation, error))
+        let wanted = Wanted::from_words(words.map(String::as_str)).map_err(wrong)?;
+        let file = matches.get_one::<PathBuf>(FILE).cloned();
+        match wanted.is_empty() && file.is_none() {
+            true => Err(wrong(LACKING.to_owned())),
+            false => Ok(Self { wanted, file }),
+        }
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
@@ -67,13 +99,25 @@ impl FromArgMatches for Forwards {
 
 impl Args for Forwards {
     fn augment_args(command: Command) -> Command {
-        command.arg(
-            Arg::new(WORDS)
-                .value_name("TARGET PORTS")
-                .num_args(1..)
-                .help("A target and its ports, then maybe another target and its ports")
-                .long_help(WORDS_HELP),
-        )
+        command
+            .arg(
+                Arg::new(WORDS)
+                    .value_name("TARGET PORTS")
+                    .num_args(1..)
+                    .help("A target and its ports, or @NAME; then maybe another target and its ports")
+                    .long_help(WORDS_HELP),
+            )
+            .arg(
+                Arg::new(FILE)
+                    .short('f')
+                    .long(FILE)
+                    .value_name("FILE")
+                    .value_parser(clap::value_parser!(PathBuf))
+                    .help(
+                        "File with the forwards that have names, - for stdin; all of it if no @NAME is given \
+                         [default: ~/.config/kpf/forwards.yaml]",
+                    ),
+            )
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -253,6 +297,7 @@ fn is_command(root: &Command, word: &str) -> bool {
 
 const FORWARD: &str = "forward";
 const WORDS: &str = "words";
+const FILE: &str = "filename";
 const TARGET: &str = "target";
 const COMMAND: &str = "command";
 const FILENAME: &str = "filename";
@@ -268,10 +313,13 @@ TYPE is pod, service, deployment, replicaset, statefulset, daemonset, job or rep
 spells it.
 
 A port is a number or a name that the pod or service declares. LOCAL is the same number unless it is given; empty or 0 \
-is any free port. ADDR is an IP address (IPv6 in brackets) or localhost.
+is any free port. ADDR is an IP address (IPv6 in brackets) or localhost. Instead of [ADDR:]LOCAL, unix:PATH is a unix \
+socket, for its owner only; PATH has no colon. REMOTE may also be HOST:PORT or unix:/PATH, as a container sees it.
 
 The word after a TARGET is a port. A later word with a slash in it, or that ends in .kpf, is the next TARGET; so write \
-pod/NAME for a further pod.";
+pod/NAME for a further pod.
+
+@NAME is a forward or a group of the forwards file.";
 
 #[cfg(test)]
 mod tests {
@@ -281,11 +329,13 @@ mod tests {
     use crate::cli::Cli;
 
     fn group(line: &str) -> Result<Vec<(String, usize)>, String> {
-        let forwards = Forwards::from_words(line.split_whitespace())?;
-        Ok(forwards
-            .0
+        let wanted = Wanted::from_words(line.split_whitespace())?;
+        Ok(wanted
             .iter()
-            .map(|one| (one.target.to_string(), one.ports.len()))
+            .map(|one| match one {
+                Wanted::Target(one) => (one.target.to_string(), one.ports.len()),
+                Wanted::Named(name) => (format!("@{name}"), 0),
+            })
             .collect())
     }
 
@@ -307,6 +357,21 @@ mod tests {
                 "web [::1]:80:80 shop/svc/db 1",
                 vec![("pod/web", 1), ("shop/service/db", 1)],
             ),
+            ("@db", vec![("@db", 0)]),
+            (
+                "web 80 @db @all web.shop.kpf 2 db/x 3",
+                vec![
+                    ("pod/web", 1),
+                    ("@db", 0),
+                    ("@all", 0),
+                    ("shop/pod/web", 1),
+                    ("db/pod/x", 1),
+                ],
+            ),
+            (
+                "web unix:/run/x.kpf:80 1:unix:/d.sock pod/y :unix:/z",
+                vec![("pod/web", 2), ("pod/y", 1)],
+            ),
         ] {
             let expected = expected
                 .into_iter()
@@ -314,10 +379,10 @@ mod tests {
             assert_eq!(group(line), Ok(expected.collect()), "{line}");
         }
         for (line, part) in [
-            (
-                "",
-                "TYPE/NAME and list of ports are required for port-forward",
-            ),
+            ("@", "`@` lacks the name"),
+            ("pod/web @db", "no port follows `pod/web`"),
+            ("@db 8080", "no port follows `pod/8080`"),
+            ("web unix:/x", "write LOCAL:unix:/x"),
             (
                 "pod/web",
                 "are required for port-forward: no port follows `pod/web`",

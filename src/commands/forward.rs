@@ -6,38 +6,37 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use futures_util::future::{join_all, try_join_all};
-use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Barrier;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 
-use super::listen::listen;
-use super::reach::{Reach, tell_of_exec, via};
+use super::accept::Accepting;
+use super::listen::{Listener, listen, wanted};
+use super::plan::{Plan, Planned};
+use super::reach::{Reach, tell_of_exec};
 use super::signal::Signals;
-use crate::cli::{self, Forward, ForwardArgs};
-use crate::cluster::target::ports::{LocalPort, PortSpec};
-use crate::cluster::target::{Endpoint, PodPort, Target};
+use crate::cli::{self, ForwardArgs};
+use crate::cluster::target::ports::{Address, LocalPort, PortSpec};
+use crate::cluster::target::{Endpoint, PodPort};
 use crate::dial::Dialer;
 use crate::forward::{Balance, Event, Forwarder, Options};
-use crate::splice::{Broken, Ends, splice};
-use crate::tunnel::Failure;
+use crate::splice::Ends;
 use crate::tunnel::pool::Limits;
 use crate::ui::Ui;
-
-/// How long accepting rests when the process is out of file descriptors: connections that end give some back.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs until a signal, or until a target is given up.
 pub(super) async fn run(args: &ForwardArgs, mut reach: Reach, ui: &Ui) -> anyhow::Result<ExitCode> {
     raise_descriptor_limit();
+    // Until it is read, a signal ends the process as usual.
+    let plan = Plan::new(args, reach.environment())?;
     // Before anything is waited for: Ctrl-C ends the wait for a pod as well.
     let mut signals = Signals::new()?;
+    let step = Barrier::new(plan.targets.len());
     let mut opening = Vec::new();
-    for Forward { target, ports } in &args.forwards.0 {
-        let dialer = reach.dialer(target)?;
+    for target in &plan.targets {
+        let dialer = reach.dialer(&target.target)?;
         let wait = reach.wait;
-        opening.push(open(args, target, ports, dialer, wait, ui));
+        opening.push(open(args, &plan, target, dialer, wait, &step, ui));
     }
     let opened = tokio::select! {
         opened = try_join_all(opening) => opened?,
@@ -62,19 +61,18 @@ pub(super) async fn run(args: &ForwardArgs, mut reach: Reach, ui: &Ui) -> anyhow
         });
         for Mapping {
             listener,
-            local,
             port,
             remote,
         } in mappings
         {
-            ui.forwarding(listener.local_addr()?, &remote);
+            ui.forwarding(listener.place(), &remote);
             let accepting = Accepting {
                 forwarder: forwarder.clone(),
                 ends: Ends {
                     half_close_grace: args.survive.half_close_grace,
                     ..Ends::SOCKET
                 },
-                local,
+                local: listener.name().into(),
                 port,
                 remote,
                 ui: ui.clone(),
@@ -86,17 +84,17 @@ pub(super) async fn run(args: &ForwardArgs, mut reach: Reach, ui: &Ui) -> anyhow
         Some(lost) = tasks.join_next() => Err(lost?),
         code = signals.wait() => Ok(code),
     };
-    tasks.abort_all();
+    // The listeners are theirs, and so are the files of sockets: they are gone before kpf is.
+    tasks.shutdown().await;
     join_all(forwarders.into_iter().map(Forwarder::close)).await;
     outcome
 }
 
-fn options(args: &ForwardArgs) -> Options {
+fn options(args: &ForwardArgs, planned: &Planned) -> Options {
     let survive = &args.survive;
-    let (via, exec) = via(&args.via);
     Options {
-        via,
-        exec,
+        via: planned.via,
+        exec: planned.exec.clone(),
         limits: Limits {
             tunnels: survive.max_tunnels.get(),
             ..Limits::default()
@@ -138,33 +136,45 @@ struct Opened {
 
 /// A local address that leads to a port of the pod.
 struct Mapping {
-    listener: TcpListener,
-    local: u16,
+    listener: Listener,
     /// Its index among the target's ports.
     port: usize,
     remote: Endpoint,
 }
 
+/// Opens one of several targets. `step` holds them together: nothing is bound before all are known, and nobody is dialled
+/// before all is bound. So whatever can't be had, nothing is half done.
 async fn open(
     args: &ForwardArgs,
-    target: &Target,
-    specs: &[PortSpec],
+    plan: &Plan,
+    planned: &Planned,
     dialer: Dialer,
     wait: Duration,
+    step: &Barrier,
     ui: &Ui,
 ) -> anyhow::Result<Opened> {
+    let specs = &planned.ports;
     let remotes: Vec<_> = specs.iter().map(|spec| spec.remote.clone()).collect();
-    let resolved = dialer.cluster().resolve(target, &remotes, wait).await?;
+    let cluster = dialer.cluster();
+    let resolved = cluster.resolve(&planned.target, &remotes, wait).await?;
     if !resolved.ready {
         ui.warning(format_args!(
             "pod {} is not ready: forwarding to it all the same",
             resolved.pod.name
         ));
     }
-    // The ports are bound before the dial: one that can't be had costs nobody a request.
+    for (spec, port) in specs.iter().zip(&resolved.ports) {
+        plan.settle(planned, spec, port)?;
+    }
+    step.wait().await;
     let mut mappings = Vec::new();
     for (index, (spec, port)) in specs.iter().zip(&resolved.ports).enumerate() {
-        bind(args, spec, index, port, ui, &mut mappings)?;
+        let listeners = bind(args, spec, port, &planned.addresses, ui)?;
+        mappings.extend(listeners.into_iter().map(|listener| Mapping {
+            listener,
+            port: index,
+            remote: port.endpoint.clone(),
+        }));
     }
     if mappings.is_empty() {
         let pairs = specs.iter().zip(&resolved.ports);
@@ -182,9 +192,11 @@ async fn open(
             pairs.join(" ")
         );
     }
+    step.wait().await;
     tell_of_exec(&dialer, ui);
+    let options = options(args, planned);
     let (forwarder, events) =
-        Forwarder::start(dialer, target, &remotes, &resolved, options(args)).await?;
+        Forwarder::start(dialer, &planned.target, &remotes, &resolved, options).await?;
     Ok(Opened {
         forwarder,
         events,
@@ -195,145 +207,23 @@ async fn open(
 fn bind(
     args: &ForwardArgs,
     spec: &PortSpec,
-    index: usize,
     port: &PodPort,
+    addresses: &[Address],
     ui: &Ui,
-    mappings: &mut Vec<Mapping>,
-) -> anyhow::Result<()> {
-    let own = spec.address.map(|address| vec![address]);
-    let addresses = own.as_ref().unwrap_or(&args.address);
-    let wanted = wanted(spec, port);
-    match listen(addresses, wanted, args.allow_partial) {
-        Ok(listeners) => {
-            for listener in listeners {
-                mappings.push(Mapping {
-                    local: listener.local_addr()?.port(),
-                    port: index,
-                    remote: port.endpoint.clone(),
-                    listener,
-                });
-            }
-            Ok(())
-        }
+) -> anyhow::Result<Vec<Listener>> {
+    match listen(spec, port, addresses, args.allow_partial) {
+        Ok(listeners) => Ok(listeners),
         Err(error) if args.allow_partial => {
-            // kubectl's words, roughly: its list of causes is Go's.
-            ui.notice(format_args!(
-                "Unable to listen on port {}: Listeners failed to create with the following errors: [{error}]",
-                wanted.map_or(0, NonZeroU16::get)
-            ));
-            Ok(())
-        }
-        Err(error) if error.is_absent() => Err(anyhow!(
-            "{error}; choose an address of this machine, such as localhost, with --address"
-        )),
-        Err(error) => Err(anyhow!(
-            "{error}; choose another local port, `:{}` for any free one, or go on without it by --allow-partial",
-            spec.remote
-        )),
-    }
-}
-
-/// The local port that was asked for; none for any.
-fn wanted(spec: &PortSpec, port: &PodPort) -> Option<NonZeroU16> {
-    match spec.local {
-        LocalPort::Same => port.local,
-        LocalPort::Random => None,
-        LocalPort::Number(number) => Some(number),
-    }
-}
-
-/// Forwards the connections of one local address.
-#[derive(Clone)]
-struct Accepting {
-    forwarder: Forwarder,
-    ends: Ends,
-    local: u16,
-    port: usize,
-    remote: Endpoint,
-    ui: Ui,
-}
-
-impl Accepting {
-    /// Takes connections for ever. Each one is a task of its own, and ends with this one.
-    async fn run(self, listener: TcpListener) -> anyhow::Error {
-        let mut connections = JoinSet::new();
-        let mut exhausted = false;
-        loop {
-            tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((socket, _)) => {
-                        exhausted = false;
-                        self.ui.handling(self.local);
-                        connections.spawn(self.clone().handle(socket));
-                    }
-                    Err(error) if is_of_connection(&error) => {}
-                    Err(error) => {
-                        // Once, until it goes well again.
-                        if !std::mem::replace(&mut exhausted, true) {
-                            self.ui.warning(format_args!(
-                                "port {}: cannot accept connections: {error}",
-                                self.local
-                            ));
-                        }
-                        sleep(ACCEPT_PAUSE).await;
-                    }
-                },
-                // A panic of one connection is that connection's.
-                Some(Err(panic)) = connections.join_next() => {
-                    tracing::error!(%panic, "a connection's task failed");
-                }
+            match &spec.local {
+                LocalPort::Socket(_) => ui.warning(error),
+                // kubectl's words, roughly: its list of causes is Go's.
+                _ => ui.notice(format_args!(
+                    "Unable to listen on port {}: Listeners failed to create with the following errors: [{error}]",
+                    wanted(spec, port).map_or(0, NonZeroU16::get)
+                )),
             }
+            Ok(Vec::new())
         }
+        Err(error) => Err(anyhow!("{error}; {}", error.advice(&spec.remote))),
     }
-
-    /// One connection, to its end.
-    async fn handle(self, mut socket: TcpStream) {
-        // What is small is often what is waited for.
-        let _ = socket.set_nodelay(true);
-        // However this ends, kpf's own end included, the local peer sees a reset: a clean end would pass for an answer.
-        let _ = socket.set_zero_linger();
-        let connection = match self.forwarder.open(self.port).await {
-            Ok(connection) => connection,
-            Err(error) => return self.failed(&error),
-        };
-        let _counted = connection.guard;
-        let (reader, writer) = socket.split();
-        let ends = connection.stream.ends(self.ends);
-        let spliced = splice(reader, writer, connection.stream, ends).await;
-        tracing::debug!(
-            pod = connection.pod,
-            sent = spliced.sent,
-            received = spliced.received,
-            "connection ended"
-        );
-        match spliced.end {
-            Ok(()) => {
-                let _ = SockRef::from(&socket).set_linger(None);
-            }
-            // Whoever hung up knows it.
-            Err(error @ Broken::Near(_)) => tracing::debug!(%error, "connection broke off"),
-            Err(Broken::Far(error)) => {
-                if let Some(failure) = Failure::of(&error) {
-                    self.forwarder.report(failure);
-                }
-                self.failed(&error);
-            }
-        }
-    }
-
-    fn failed(&self, error: &dyn std::error::Error) {
-        self.ui.error(format_args!(
-            "forwarding {} -> {}: {error}",
-            self.local, self.remote
-        ));
-    }
-}
-
-/// Whether accepting failed because of the connection that was to be accepted, which is gone.
-fn is_of_connection(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
-    )
 }

@@ -14,12 +14,15 @@ use crate::cluster::Stdin;
 use crate::ui::Ui;
 use reach::Reach;
 
+mod accept;
+mod claims;
 mod connect;
 mod exec;
 mod exit;
 mod forward;
 mod listen;
 mod manifest;
+mod plan;
 mod reach;
 mod signal;
 mod stdio;

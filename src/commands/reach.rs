@@ -39,6 +39,11 @@ impl Reach {
         }
     }
 
+    /// The process's environment.
+    pub(super) fn environment(&self) -> &Environment {
+        &self.options.environment
+    }
+
     /// The cluster of a target. Asks nobody.
     pub(super) fn dialer(&mut self, target: &Target) -> anyhow::Result<Dialer> {
         let mut options = self.options.clone();

@@ -12,6 +12,7 @@ mod exec;
 mod faults;
 mod follow;
 mod forward;
+mod forwards;
 mod generated;
 mod isolation;
 mod kubectl;

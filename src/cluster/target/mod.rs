@@ -79,6 +79,44 @@ impl Target {
         &self.name
     }
 
+    /// The same target in this context and namespace, where the target names none itself.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::Usage`] where it names others, or where `namespace` can't be one.
+    pub fn within(
+        mut self,
+        context: Option<&str>,
+        namespace: Option<&str>,
+    ) -> Result<Self, TargetError> {
+        if let Some(namespace) = namespace {
+            if !is_label(namespace) {
+                return Err(TargetError::Usage(format!(
+                    "`{namespace}` is no namespace: a lowercase RFC 1123 label has a-z, 0-9 and `-`, up to 63"
+                )));
+            }
+            if self
+                .namespace
+                .as_deref()
+                .is_some_and(|own| own != namespace)
+            {
+                return Err(TargetError::Usage(format!(
+                    "`{self}` names another namespace than `{namespace}`: leave one of them out"
+                )));
+            }
+            self.namespace = Some(namespace.to_owned());
+        }
+        if let Some(context) = context {
+            if let Some(own) = self.context.as_deref().filter(|own| *own != context) {
+                return Err(TargetError::Usage(format!(
+                    "the target names the context `{own}` and not `{context}`: leave one of them out"
+                )));
+            }
+            self.context = Some(context.to_owned());
+        }
+        Ok(self)
+    }
+
     /// The namespace to look in: the target's own, else that of `-n`, else `default` (the context's).
     ///
     /// # Errors
@@ -499,7 +537,9 @@ mod tests {
                 prop_assert_eq!(again.ok(), Some(Target { context: None, ..target }));
             }
             if let Ok(port) = word.parse::<ports::PortSpec>() {
-                prop_assert!(!word.contains('/') && !word.ends_with(".kpf"), "{port:?} could be a target");
+                let is_socket = word.starts_with("unix:") || word.contains(":unix:");
+                let could_be_target = word.contains('/') || word.ends_with(".kpf");
+                prop_assert!(is_socket || !could_be_target, "{port:?} could be a target");
             }
         }
     }

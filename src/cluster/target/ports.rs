@@ -1,12 +1,13 @@
 //! Ports: how they are written, and which port of which pod is meant.
 //!
-//! `[[ADDR:]LOCAL:]REMOTE`, as kubectl reads it, with three differences: `8080:80:90` is an error (kubectl takes it
-//! for `8080`), an address may stand before a local port, and REMOTE may be `HOST:PORT` or `unix:/PATH`, seen from a
-//! container.
+//! `[[ADDR:]LOCAL:]REMOTE`, as kubectl reads it, with four differences: `8080:80:90` is an error (kubectl takes it
+//! for `8080`), an address may stand before a local port, LOCAL may be `unix:PATH`, and REMOTE may be `HOST:PORT` or
+//! `unix:/PATH`, seen from a container.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU16;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::{TargetError, is_label};
@@ -16,14 +17,14 @@ use super::{TargetError, is_label};
 pub struct PortSpec {
     /// Where to listen; where none was written, `--address` counts.
     pub address: Option<Address>,
-    /// The local port.
+    /// The local port, or socket; a socket has no address.
     pub local: LocalPort,
     /// The port of the pod or service.
     pub remote: RemotePort,
 }
 
 /// The local half of a [`PortSpec`].
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum LocalPort {
     /// The number that the remote port turns out to have; for a service that is the service's port, not the pod's.
     Same,
@@ -31,6 +32,8 @@ pub enum LocalPort {
     Random,
     /// This one.
     Number(NonZeroU16),
+    /// A unix socket, by its path: at most 107 bytes, none of them a control character or a colon.
+    Socket(PathBuf),
 }
 
 /// The remote half of a [`PortSpec`], and the PORT of `connect`.
@@ -67,6 +70,16 @@ impl FromStr for PortSpec {
     type Err = TargetError;
 
     fn from_str(spec: &str) -> Result<Self, TargetError> {
+        if let Some((path, remote)) = spec
+            .strip_prefix("unix:")
+            .and_then(|rest| rest.split_once(':'))
+        {
+            return Ok(Self {
+                address: None,
+                local: LocalPort::Socket(local_socket(spec, path)?),
+                remote: remote.parse()?,
+            });
+        }
         let (address, ports) = split_address(spec)?;
         let (local, remote) = match ports.split_once(':') {
             Some(("unix", _)) => (None, ports),
@@ -86,7 +99,7 @@ impl FromStr for PortSpec {
         })?;
         match remote {
             RemotePort::Socket(_) if local == LocalPort::Same => Err(TargetError::Usage(format!(
-                "a socket has no number to listen on: write LOCAL:{spec}, or :{spec} for any free port"
+                "a socket has no number to listen on: write LOCAL:{spec}, or :{spec} for any free port; a local socket is written {spec}:REMOTE"
             ))),
             remote => Ok(Self {
                 address,
@@ -105,8 +118,8 @@ impl FromStr for RemotePort {
             return Err(TargetError::Usage("remote port cannot be empty".to_owned()));
         }
         if let Some(path) = port.strip_prefix("unix:") {
-            // The kernel's bound, less the zero at its end.
-            return match path.starts_with('/') && path.len() < 108 && !path.contains('\0') {
+            return match path.starts_with('/') && path.len() <= LONGEST_PATH && !path.contains('\0')
+            {
                 true => Ok(Self::Socket(path.to_owned())),
                 false => Err(TargetError::Usage(format!(
                     "'{port}' is no socket: write unix: and its absolute path, of at most 107 bytes"
@@ -145,6 +158,37 @@ impl FromStr for Address {
     }
 }
 
+/// As it is written.
+impl fmt::Display for PortSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            None => {}
+            Some(Address::Ip(IpAddr::V6(ip))) => write!(f, "[{ip}]:")?,
+            Some(address) => write!(f, "{address}:")?,
+        }
+        match &self.local {
+            LocalPort::Same => {}
+            LocalPort::Random => f.write_str(":")?,
+            LocalPort::Number(number) => write!(f, "{number}:")?,
+            LocalPort::Socket(path) => write!(f, "unix:{}:", path.display())?,
+        }
+        // `localhost:http:http`: with an address there must be a local port.
+        if self.address.is_some() && self.local == LocalPort::Same {
+            write!(f, "{}:", self.remote)?;
+        }
+        self.remote.fmt(f)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Localhost => f.write_str("localhost"),
+            Self::Ip(ip) => ip.fmt(f),
+        }
+    }
+}
+
 /// As it was written.
 impl fmt::Display for RemotePort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -179,6 +223,27 @@ fn split_address(spec: &str) -> Result<(Option<Address>, &str), TargetError> {
     }
 }
 
+/// The path of a local socket. Its end is the first colon, as in ssh: so it can't hold one.
+fn local_socket(spec: &str, path: &str) -> Result<PathBuf, TargetError> {
+    let wrong = if path.is_empty() {
+        "a local socket needs a path".to_owned()
+    } else if path.len() > LONGEST_PATH {
+        format!(
+            "the path of a local socket has {} bytes, and {LONGEST_PATH} are the most",
+            path.len()
+        )
+    } else if path.chars().any(char::is_control) {
+        "the path of a local socket has a control character".to_owned()
+    } else if path.starts_with("~/") {
+        "nobody has expanded the `~` of a local socket's path".to_owned()
+    } else {
+        return Ok(path.into());
+    };
+    Err(TargetError::Usage(format!(
+        "{wrong} in '{spec}': write unix:PATH:REMOTE, as in unix:/tmp/db.sock:5432"
+    )))
+}
+
 fn local_port(port: &str) -> Result<LocalPort, TargetError> {
     if port.is_empty() {
         return Ok(LocalPort::Random);
@@ -211,9 +276,12 @@ fn host_and_port(host: &str, port: &str) -> Option<RemotePort> {
 
 fn invalid(spec: &str) -> TargetError {
     TargetError::Usage(format!(
-        "invalid port format '{spec}': write REMOTE, LOCAL:REMOTE or ADDR:LOCAL:REMOTE, with a port, HOST:PORT or unix:/PATH as REMOTE"
+        "invalid port format '{spec}': write REMOTE, LOCAL:REMOTE or ADDR:LOCAL:REMOTE, with a port, HOST:PORT or unix:/PATH as REMOTE and a port or unix:PATH as LOCAL"
     ))
 }
+
+/// The kernel's bound for a socket's path, less the zero at its end. macOS has four bytes less, and says so itself.
+const LONGEST_PATH: usize = 107;
 
 /// Digits only: Rust would take a plus sign, which Go's ParseUint does not.
 fn number(word: &str) -> Option<u16> {
@@ -244,6 +312,7 @@ mod tests {
         let host = |host: &str, port| RemotePort::Host(host.to_owned(), nonzero(port));
         let socket = |path: &str| RemotePort::Socket(path.to_owned());
         let ip = |ip: &str| Some(Address::Ip(ip.parse().unwrap()));
+        let path = |path: &str| LocalPort::Socket(path.into());
         for (spec, address, local, remote) in [
             ("1", None, LocalPort::Same, number(1)),
             ("5000", None, LocalPort::Same, number(5000)),
@@ -294,10 +363,24 @@ mod tests {
             ),
             (":unix:/a", None, LocalPort::Random, socket("/a")),
             ("[::1]:1:unix:/a", ip("::1"), local(1), socket("/a")),
+            (
+                "unix:/run/x.sock:5432",
+                None,
+                path("/run/x.sock"),
+                number(5432),
+            ),
+            ("unix:x.sock:http", None, path("x.sock"), name("http")),
+            ("unix:/a b:db:5432", None, path("/a b"), host("db", 5432)),
+            ("unix:a:unix:/b:c", None, path("a"), socket("/b:c")),
         ] {
             let read: PortSpec = spec
                 .parse()
                 .unwrap_or_else(|error| panic!("{spec}: {error}"));
+            assert_eq!(
+                read.to_string().parse::<PortSpec>().unwrap(),
+                read,
+                "{spec}"
+            );
             assert_eq!(
                 read,
                 PortSpec {
@@ -346,6 +429,19 @@ mod tests {
             ("8080:[::1:80", "invalid port format"),
             ("8080:unix:relative", "invalid port format"),
             ("unix:/a", "write LOCAL:unix:/a"),
+            ("unix:/a", "a local socket is written unix:/a:REMOTE"),
+            (
+                "unix::80",
+                "a local socket needs a path in 'unix::80': write unix:PATH:REMOTE",
+            ),
+            ("unix:/a:", "remote port cannot be empty"),
+            ("unix:/a:0", "remote port must be > 0"),
+            ("unix:~/a:80", "expanded the `~`"),
+            ("unix:/a\n:80", "control character"),
+            (
+                &format!("unix:/{}:80", "a".repeat(107)),
+                "has 108 bytes, and 107 are the most",
+            ),
         ] {
             let error = spec.parse::<PortSpec>().expect_err(spec).to_string();
             assert!(error.contains(part), "{spec}: {error}");

@@ -7,21 +7,14 @@ use std::num::NonZeroU16;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
+use super::{BACKLOG, ListenError};
 use crate::cluster::target::ports::Address;
 
-/// Connections that may wait to be accepted. A browser or a load test opens hundreds at once; the kernel lowers it
-/// to its own limit.
-const BACKLOG: i32 = 4096;
 /// Tries to find a random port that is free in both families.
 const RANDOM_TRIES: usize = 16;
 
-/// Why a port isn't listened on.
-#[derive(Debug, thiserror::Error)]
-#[error("unable to listen on {address}: {source}")]
-pub(super) struct ListenError {
-    address: SocketAddr,
-    source: io::Error,
-}
+/// A listener, and where it is.
+type Bound = (SocketAddr, TcpListener);
 
 /// Listens on `port`, or on any free one, the same at all addresses. `lenient` lets `localhost` do with one of its
 /// two addresses whatever the other one's trouble is, as kubectl does.
@@ -29,7 +22,7 @@ pub(super) fn listen(
     addresses: &[Address],
     port: Option<NonZeroU16>,
     lenient: bool,
-) -> Result<Vec<TcpListener>, ListenError> {
+) -> Result<Vec<Bound>, ListenError> {
     let places = places(addresses);
     let Some(port) = port else {
         let mut tries = 0;
@@ -42,20 +35,6 @@ pub(super) fn listen(
         }
     };
     listen_at(&places, port.get(), lenient)
-}
-
-impl ListenError {
-    fn is_taken(&self) -> bool {
-        self.source.kind() == io::ErrorKind::AddrInUse
-    }
-
-    /// The machine lacks the address' family, or the address.
-    pub(super) fn is_absent(&self) -> bool {
-        // EAFNOSUPPORT has no kind in std.
-        self.source.kind() == io::ErrorKind::AddrNotAvailable
-            || self.source.kind() == io::ErrorKind::Unsupported
-            || self.source.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
-    }
 }
 
 /// An address to bind, and whether it may be missing: `localhost` stands for two, of which one is enough.
@@ -87,22 +66,18 @@ fn places(addresses: &[Address]) -> Vec<Place> {
     places
 }
 
-fn listen_at(
-    places: &[Place],
-    mut port: u16,
-    lenient: bool,
-) -> Result<Vec<TcpListener>, ListenError> {
-    let mut listeners: Vec<TcpListener> = Vec::new();
+fn listen_at(places: &[Place], mut port: u16, lenient: bool) -> Result<Vec<Bound>, ListenError> {
+    let mut listeners: Vec<Bound> = Vec::new();
     let mut missing = None;
     for place in places {
         let address = SocketAddr::new(place.ip, port);
-        match bind(address).and_then(|listener| Ok((listener.local_addr()?.port(), listener))) {
+        match bind(address).and_then(|listener| Ok((listener.local_addr()?, listener))) {
             Ok((bound, listener)) => {
-                port = bound;
-                listeners.push(listener);
+                port = bound.port();
+                listeners.push((bound, listener));
             }
             Err(source) => {
-                let error = ListenError { address, source };
+                let error = ListenError::Port { address, source };
                 if !(place.optional && (lenient || error.is_absent())) {
                     return Err(error);
                 }
@@ -139,9 +114,11 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 mod tests {
     use super::*;
 
-    fn ports(listeners: &[TcpListener]) -> Vec<u16> {
-        let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
-        listeners.iter().map(port).collect()
+    fn ports(listeners: &[Bound]) -> Vec<u16> {
+        listeners
+            .iter()
+            .map(|(address, _)| address.port())
+            .collect()
     }
 
     #[test]
