@@ -16,6 +16,10 @@ use tokio_util::io::poll_read_buf;
 
 /// Bytes read from the near side at a time: what fills two frames of a tunnel, heads aside.
 const READ: usize = 2 * (32 * 1024 - 16);
+/// Graces for which the near side's end is held back at most.
+const MAX_GRACES: u32 = 10;
+/// Times that the far side is looked at during a grace.
+const LOOKS: u32 = 4;
 /// Slices handed to one vectored write; the kernel takes 1024.
 const SLICES: usize = 32;
 
@@ -36,6 +40,12 @@ pub trait Far: Unpin {
     /// # Errors
     /// The stream takes no more.
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<io::Result<()>>;
+
+    /// Whether nothing is under way that may hold up what the other end has to say. Until then its silence means nothing.
+    /// Asked now and then while the near side's end is held back.
+    fn is_quiet(&mut self) -> bool {
+        true
+    }
 
     /// The near side has sent all; the other end will be told once it has been silent for a while.
     fn set_waiting(&mut self) {}
@@ -127,6 +137,8 @@ where
         timer: Box::pin(sleep_until(Instant::now())),
         heard: Instant::now(),
         told: Instant::now(),
+        held_at: Instant::now(),
+        looked_at: Instant::now(),
         sent: 0,
         received: 0,
     };
@@ -176,6 +188,9 @@ struct Splice<R, W, F> {
     timer: Pin<Box<Sleep>>,
     /// When the far side last sent something.
     heard: Instant,
+    /// When the near side's end was held back.
+    held_at: Instant,
+    looked_at: Instant,
     /// When it last took something.
     told: Instant,
     sent: u64,
@@ -210,17 +225,34 @@ where
                 (Inbound::Done { at }, Outbound::Lingering) => {
                     at + self.ends.after_far_end + self.ends.linger
                 }
-                (_, Outbound::Held) => self.heard + self.ends.half_close_grace,
+                (_, Outbound::Held) => {
+                    let grace = self.ends.half_close_grace;
+                    (self.heard + grace).min(self.looked_at + grace / LOOKS)
+                }
                 _ => return Poll::Pending,
             };
             ready!(self.poll_timer(cx, deadline));
             match self.outbound {
                 Outbound::Copying => self.outbound = Outbound::Lingering,
-                Outbound::Held => self.outbound = Outbound::Finishing,
+                Outbound::Held => self.look(),
                 Outbound::Lingering | Outbound::Finishing | Outbound::Done => {
                     self.outbound = Outbound::Done;
                 }
             }
+        }
+    }
+
+    /// Passes the near side's end on once the far side's silence has lasted, and meant something.
+    fn look(&mut self) {
+        let grace = self.ends.half_close_grace;
+        let now = Instant::now();
+        self.looked_at = now;
+        // What is always busy is not to keep the end back for ever.
+        let too_long = now - self.held_at >= MAX_GRACES * grace;
+        if !grace.is_zero() && !too_long && !self.far.is_quiet() {
+            self.heard = now;
+        } else if now >= self.heard + grace {
+            self.outbound = Outbound::Finishing;
         }
     }
 
@@ -306,6 +338,8 @@ where
                     self.outbound = match self.outbound {
                         Outbound::Copying => {
                             self.far.set_waiting();
+                            self.held_at = Instant::now();
+                            self.looked_at = self.held_at;
                             Outbound::Held
                         }
                         _ => Outbound::Done,
@@ -322,6 +356,10 @@ where
             match ready!(self.far.poll_send(cx, &mut self.outgoing)) {
                 Ok(()) => {
                     self.sent += (before - self.outgoing.len()) as u64;
+                    if self.outgoing.is_empty() {
+                        // Or it would hold on to its block, as long as the connection is idle.
+                        self.outgoing = Bytes::new();
+                    }
                     if self.ends.far_half_closes {
                         self.told = Instant::now();
                     }

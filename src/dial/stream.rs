@@ -280,6 +280,10 @@ impl Far for PodStream {
         }
     }
 
+    fn is_quiet(&mut self) -> bool {
+        !self.is_turning() && self.way.is_quiet()
+    }
+
     fn set_waiting(&mut self) {
         self.waiting = true;
         if let Some(lease) = &mut self.lease {
@@ -315,6 +319,13 @@ impl Far for Way {
         match self {
             Self::Forwarded(stream) => stream.poll_send(cx, data),
             Self::Bridged(pipe) => pipe.poll_send(cx, data),
+        }
+    }
+
+    fn is_quiet(&mut self) -> bool {
+        match self {
+            Self::Forwarded(stream) => stream.is_quiet(),
+            Self::Bridged(pipe) => pipe.is_quiet(),
         }
     }
 

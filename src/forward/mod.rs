@@ -112,6 +112,12 @@ impl fmt::Display for Event {
                     after.as_secs_f64()
                 )
             }
+            Self::Moved { from, to } if from == to => {
+                write!(
+                    f,
+                    "pod {to} was replaced: new connections go to its successor"
+                )
+            }
             Self::Moved { from, to } => {
                 write!(f, "new connections go to pod {to}, no longer to {from}")
             }
@@ -159,7 +165,7 @@ pub enum Error {
 #[derive(Clone)]
 pub struct Forwarder {
     shared: Arc<Shared>,
-    _supervisor: Arc<AbortOnDropHandle<()>>,
+    supervisor: Arc<AbortOnDropHandle<()>>,
 }
 
 /// A stream, and the pod it leads to.
@@ -239,7 +245,7 @@ impl Forwarder {
         let supervisor = tokio::spawn(supervisor::run(shared.clone(), follower));
         let forwarder = Self {
             shared,
-            _supervisor: Arc::new(AbortOnDropHandle::new(supervisor)),
+            supervisor: Arc::new(AbortOnDropHandle::new(supervisor)),
         };
         Ok((forwarder, received))
     }
@@ -338,6 +344,7 @@ impl Forwarder {
 
     /// Closes all tunnels. Takes a second at most.
     pub async fn close(self) {
+        self.supervisor.abort();
         let backends = std::mem::take(&mut self.shared.lock().backends);
         let closing = backends.iter().map(|backend| backend.close());
         futures_util::future::join_all(closing).await;
@@ -410,7 +417,7 @@ impl Shared {
             .is_some_and(|it| Arc::ptr_eq(it, backend))
         {
             let next = state.backends.iter().find(others).cloned();
-            state.current = next.or(state.current.take());
+            state.current = next.or_else(|| state.current.take());
         }
     }
 }

@@ -144,6 +144,12 @@ impl Connection {
         })
     }
 
+    /// Bytes that the stream holds unsent.
+    #[must_use]
+    pub fn unsent(&self, id: StreamId) -> usize {
+        self.streams.get(&id).map_or(0, |stream| stream.send.len())
+    }
+
     /// Bytes that the stream holds unread.
     #[must_use]
     pub fn unread(&self, id: StreamId) -> usize {
@@ -249,6 +255,22 @@ impl Connection {
             Some(PingDue::Dead) => self.lose(Lost::Silent),
             None => {}
         }
+    }
+
+    /// Sends a PING now. Its answer tells that the peer has read all that was sent before; `None` where too many have none.
+    pub fn ping(&mut self) -> Option<u32> {
+        if self.lost.is_some() {
+            return None;
+        }
+        let id = self.pings.extra()?;
+        self.control.push_back(Output::ping(id));
+        Some(id)
+    }
+
+    /// Whether the PING with this id, or a later one, was answered.
+    #[must_use]
+    pub fn is_answered(&self, id: u32) -> bool {
+        self.pings.is_answered(id)
     }
 
     /// Whether the transport refuses bytes at the moment. A peer that doesn't take ours owes us no answer.

@@ -24,6 +24,8 @@ pub(super) struct Pings {
     pub(super) next_id: u32,
     next_at: Instant,
     unanswered: u32,
+    /// The last one that was answered.
+    answered: Option<u32>,
     /// A PING has gone out since anything was heard.
     asked: bool,
     /// The last moment at which the silence had a reason, or wasn't one.
@@ -39,6 +41,7 @@ impl Pings {
             next_id: if role == Role::Client { 1 } else { 2 },
             next_at: now + config.ping_period.unwrap_or_default(),
             unanswered: 0,
+            answered: None,
             asked: false,
             quiet_since: now,
             blocked: false,
@@ -62,8 +65,32 @@ impl Pings {
         let ours = id % 2 == self.next_id % 2;
         if ours {
             self.unanswered = self.unanswered.saturating_sub(1);
+            self.answered = Some(id);
         }
         ours
+    }
+
+    /// A PING besides those that the clock asks for.
+    pub(super) fn extra(&mut self) -> Option<u32> {
+        (!self.blocked && self.unanswered < MAX_UNANSWERED).then(|| self.next())
+    }
+
+    /// Whether the PING with this id, or one after it, was answered; ids wrap.
+    pub(super) fn is_answered(&self, id: u32) -> bool {
+        let behind = |answered: u32| answered.wrapping_sub(id) & 0x7fff_ffff;
+        self.answered
+            .is_some_and(|answered| behind(answered) < 0x4000_0000)
+    }
+
+    fn next(&mut self) -> u32 {
+        self.unanswered += 1;
+        let id = self.next_id;
+        self.next_id = if id >= 0x7fff_fffd {
+            2 - id % 2
+        } else {
+            id + 2
+        };
+        id
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant, paused: bool) -> Option<PingDue> {
@@ -87,14 +114,7 @@ impl Pings {
             self.asked = true;
             self.quiet_since = now;
         }
-        self.unanswered += 1;
-        let id = self.next_id;
-        self.next_id = if id >= 0x7fff_fffd {
-            2 - id % 2
-        } else {
-            id + 2
-        };
-        Some(PingDue::Send(id))
+        Some(PingDue::Send(self.next()))
     }
 
     pub(super) fn poll_timeout(&self, paused: bool) -> Option<Instant> {

@@ -16,6 +16,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::{OpenError, Stream, Tunnel};
+use crate::spdy::Lost;
 
 /// How long a tunnel may stand still before nobody new is put on it. A busy one pauses for moments.
 const STALLED: Duration = Duration::from_millis(500);
@@ -413,18 +414,22 @@ impl<E: Failing> Shared<E> {
         tokio::spawn(async move {
             let lost = ended.await;
             if let Some(pool) = pool.upgrade() {
-                pool.lost(id, &lost.to_string());
+                pool.lost(id, &lost);
             }
         });
     }
 
-    fn lost(self: &Arc<Self>, id: u64, why: &str) {
+    fn lost(self: &Arc<Self>, id: u64, lost: &Lost) {
         let mut state = self.lock();
         let before = state.tunnels.len();
         state.tunnels.retain(|member| member.id != id);
+        if *lost == Lost::Silent {
+            // The others will hardly fare better, and who has a choice takes a new one.
+            state.tunnels.retain(|member| member.busy > 0);
+        }
         // One that was let go is no loss.
         if state.tunnels.len() < before {
-            self.tell(&state, Some(why.to_owned()));
+            self.tell(&state, Some(lost.to_string()));
             // Whether to dial when nobody waits, the pool's owner decides.
             if !state.waiting.is_empty() {
                 self.serve(&mut state);

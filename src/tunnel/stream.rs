@@ -45,6 +45,8 @@ pub struct Stream {
     verdict: Verdict,
     sent: usize,
     finished: bool,
+    /// A PING that was sent after all bytes.
+    barrier: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -74,6 +76,7 @@ impl Stream {
             },
             sent: 0,
             finished: false,
+            barrier: None,
         }
     }
 
@@ -218,6 +221,24 @@ impl Far for Stream {
             }
             Err(WriteError::Finished) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             Err(error) => Poll::Ready(Err(Failure::from(error).into())),
+        }
+    }
+
+    /// All that was written is sent, and a PING that was sent after it is answered: the server has read all of it, and
+    /// what it had to send before has come.
+    fn is_quiet(&mut self) -> bool {
+        let mut state = self.tunnel.0.lock();
+        if state.connection.unsent(self.data) > 0 {
+            self.barrier = None;
+            return false;
+        }
+        match self.barrier {
+            Some(ping) => state.connection.is_answered(ping),
+            None => {
+                self.barrier = state.connection.ping();
+                state.wake_driver();
+                false
+            }
         }
     }
 

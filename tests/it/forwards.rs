@@ -56,7 +56,11 @@ impl Ground {
             "{line}: {ended:?}"
         );
         assert_eq!(ended.stderr.lines().count(), 1, "{line}: {}", ended.stderr);
-        assert_eq!(self.env.playground.tunnels_opened(), tunnels, "{line}");
+        // but for the one in advance of a forward that runs beside it
+        assert!(
+            self.env.playground.tunnels_opened() <= tunnels + 1,
+            "{line}"
+        );
         ended.stderr
     }
 }
