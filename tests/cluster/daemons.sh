@@ -4,6 +4,7 @@ NODE=kpf-node # as in manifests.yaml
 NET=10.199.0  # pods are .10 and up
 NODE_IP=$NET.1
 API_PORT=16443 ETCD_PORT=12379 PEER_PORT=12380 # all on 127.0.0.1
+KUBELET_PORT=10250 # its own, on NODE_IP
 PKI=$RUN/pki
 SOCKET=$RUN/containerd.sock
 IMAGE=kpf.local/pod:1
@@ -94,6 +95,8 @@ disabled_plugins = ["io.containerd.internal.v1.opt"] # makes /opt/containerd
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "$RUN/cni"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "$(can_overlay && echo overlayfs || echo native)"
 TOML
   start containerd containerd --config "$RUN/containerd.toml"
 }
@@ -107,9 +110,19 @@ import_image() { ctr images ls -q | grep -qx "$IMAGE" || ctr images import "$BUI
 end_containers() {
   local task
   [ -d "$RUN/containerd" ] && start_containerd && (ready_containerd) || return 0
-  for task in $(ctr tasks ls -q); do # a pod's shim goes with its last container
+  for task in $(ctr tasks ls -q); do
     ctr tasks rm --force "$task" >/dev/null 2>&1 || true
     rm -f /var/lib/cni/results/*-"$task"-*
+  done
+}
+
+# A pod's shim goes with its last container, unless containerd 1.6 has two that delete the same one.
+end_shims() {
+  local file shim
+  for file in $(grep -lzxF "$SOCKET" /proc/[0-9]*/cmdline 2>/dev/null); do
+    mapfile -d '' -t shim <"$file" # containerd-shim-runc-v2 -namespace NAMESPACE -id ID -address SOCKET
+    kill -KILL "${file//[^0-9]/}" 2>/dev/null || true
+    rm -f "/run/containerd/s/$(printf %s "$SOCKET/${shim[2]}/${shim[4]}" | sha256sum | cut -d' ' -f1)"
   done
 }
 
