@@ -3,10 +3,10 @@
 # Debian 12's archive. No scheduler, controllers, DNS or kube-proxy: pods name their node, services are found by selector.
 #
 #   cluster.sh up             builds what is missing (minutes, once), starts what doesn't run, waits until the pods are ready
-#   cluster.sh kubeconfig     prints the path of the kubeconfig; its contexts are admin, cert, creator and getter
+#   cluster.sh kubeconfig     prints the path of the kubeconfig; its contexts are the names of its users, see daemons.sh
 #   cluster.sh key            prints the path of the ssh key for the pod sshd
 #   cluster.sh restart NAME   ends apiserver, kubelet or containerd, starts it again and waits for it
-#   cluster.sh kill POD       kills the first container of a pod of the namespace default, as the kernel does that is out of memory
+#   cluster.sh kill POD       kills the first container of a pod of the namespace default, and waits for the next one
 #   cluster.sh replace POD    deletes a pod of the namespace default, and waits for a new one of the same name
 #   cluster.sh status         says what runs; fails where anything doesn't
 #   cluster.sh down           ends everything and removes everything but what was built
@@ -62,10 +62,13 @@ up() {
   kubectl apply -f "$HERE/manifests.yaml" >/dev/null
   ready_kubelet
   say 'the kubelet is ready'
-  patiently kubectl wait --for condition=Ready pod --all --all-namespaces --timeout 60s >/dev/null || die 'the pods do not become ready'
+  patiently kubectl wait --for condition=Ready pod -l app --all-namespaces --timeout 60s >/dev/null || die 'the pods do not become ready'
+  await kubelet pod_done
   trap - EXIT
   say 'the pods are ready'
 }
+
+pod_done() { [ "$(kubectl get pod "done" -o 'jsonpath={.status.phase}')" = Succeeded ]; }
 
 abandon() {
   local code=$?
@@ -110,13 +113,16 @@ restart() {
   say "$1 is back"
 }
 
-# What comes back later every time: the kubelet doubles its delay with each death of the same pod's container. `replace` ends that.
+# The next container comes at once only for a pod that has lost none yet; the kubelet's delay doubles with each, from 10 s on.
 kill_container() {
   local container
-  container=$(kubectl get pod "${1-}" -o 'jsonpath={.status.containerStatuses[0].containerID}') || die 'kill which pod of the namespace default?'
-  ctr tasks kill --signal KILL "${container#containerd://}"
-  say "the container of $1 is dead"
+  container=$(container_of "${1-}") || die 'kill which pod of the namespace default?'
+  ctr tasks kill --signal KILL "${container#true containerd://}" || die "the container of $1 doesn't run"
+  await kubelet is_another "$1" "$container"
+  say "the container of $1 is another"
 }
+container_of() { kubectl get pod "$1" -o 'jsonpath={.status.containerStatuses[0].ready} {.status.containerStatuses[0].containerID}'; }
+is_another() { [[ $(container_of "$1") = true\ * && $(container_of "$1") != "$2" ]]; }
 
 replace() {
   kubectl delete pod "${1-}" >/dev/null || die 'replace which pod of the namespace default?'

@@ -17,7 +17,7 @@ can_run() {
     { mkdir /sys/fs/cgroup/$controller/kpf-probe && rmdir /sys/fs/cgroup/$controller/kpf-probe; } 2>/dev/null ||
       cannot "no cgroup can be made in /sys/fs/cgroup/$controller; in a container it takes --privileged"
   done
-  [ "$(df --output=avail -k "$CACHE" | tail -n 1)" -gt 500000 ] || cannot "a run takes 500 MB in $CACHE, which has less"
+  [ "$(df --output=avail -k "$CACHE" | tail -n 1)" -gt 700000 ] || cannot "a run takes 700 MB in $CACHE, which has less"
 }
 
 # can_network: as can_run, with a program that the build installs.

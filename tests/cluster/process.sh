@@ -61,6 +61,7 @@ await() {
   shift
   until "$@" >/dev/null 2>&1; do
     if ! runs "$name" || [ $SECONDS -ge $end ]; then
+      [ "$(df --output=avail -k "$CACHE" | tail -n 1)" -gt 1000 ] || die "$CACHE is full"
       tail -n 10 "$LOG/$name.log" >&2
       die "$name doesn't become ready: see $LOG/$name.log"
     fi

@@ -1,7 +1,8 @@
-//! `kpf exec` against the playground: side by side with the real kubectl, in a terminal, and where things go wrong.
+//! `kpf exec` against the playground and a real cluster: side by side with the real kubectl, in a terminal, and where things go wrong.
 
 mod bulk;
 mod faults;
+mod real;
 mod server;
 mod side_by_side;
 mod terminal;
@@ -42,12 +43,24 @@ fn exec(
     arguments: &[&str],
 ) -> Command {
     let mut command = Command::new(program);
+    let context = kubeconfig::context(user);
     command
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .env("HOME", playground.folder())
-        .env("KUBECONFIG", playground.kubeconfig())
-        .args(["--context", &kubeconfig::context(user), "exec"])
+        .env("KUBECONFIG", playground.kubeconfig());
+    complete(command, &context, transport, arguments)
+}
+
+/// Adds what follows the program and its clusters.
+fn complete(
+    mut command: Command,
+    context: &str,
+    transport: Transport,
+    arguments: &[&str],
+) -> Command {
+    command
+        .args(["--context", context, "exec"])
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

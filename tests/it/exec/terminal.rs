@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -15,7 +15,7 @@ use crate::playground::Playground;
 use crate::playground::process::open_terminal;
 
 /// `kpf exec` in a terminal of its own.
-struct Typed {
+pub(super) struct Typed {
     child: Child,
     outer: File,
     inner: OwnedFd,
@@ -23,19 +23,24 @@ struct Typed {
 }
 
 impl Typed {
-    fn start(
+    pub(super) fn start(
         playground: &Playground,
         transport: Transport,
         size: (u16, u16),
         typed: &[u8],
         arguments: &[&str],
     ) -> Self {
+        let command = exec(kpf(), playground, "admin", transport, arguments);
+        Self::run(command, size, typed)
+    }
+
+    /// The command in a terminal of this size, in which this was typed before.
+    pub(super) fn run(mut command: Command, size: (u16, u16), typed: &[u8]) -> Self {
         let (outer, inner) = open_terminal().expect("a terminal");
         let mut outer = File::from(outer);
         set_size(&outer, size);
         outer.write_all(typed).expect("room");
         let end = || Stdio::from(inner.try_clone().expect("a descriptor"));
-        let mut command = exec(kpf(), playground, "admin", transport, arguments);
         command.stdin(end()).stdout(end()).stderr(end());
         let child = command.spawn().expect("it starts");
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -55,22 +60,28 @@ impl Typed {
         }
     }
 
-    fn seen(&self) -> String {
+    pub(super) fn seen(&self) -> String {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&seen).into_owned()
     }
 
-    fn sees(&self, text: &str) {
+    pub(super) fn sees(&self, text: &str) {
         until(&format!("{text:?} is seen"), || self.seen().contains(text));
     }
 
-    fn types(&mut self, bytes: &[u8]) {
+    pub(super) fn types(&mut self, bytes: &[u8]) {
         self.outer.write_all(bytes).expect("room");
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(super) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a pid");
         kill_process(pid, signal).expect("it runs");
+    }
+
+    /// What a window does whose size changes.
+    pub(super) fn resizes(&self, size: (u16, u16)) {
+        set_size(&self.outer, size);
+        self.signal(Signal::WINCH);
     }
 
     fn is_raw(&self) -> bool {
@@ -79,7 +90,7 @@ impl Typed {
     }
 
     /// Its exit code, and that the terminal is as it was.
-    fn end(mut self) -> Option<i32> {
+    pub(super) fn end(mut self) -> Option<i32> {
         let ended = wait(&mut self.child);
         let modes = tcgetattr(&self.inner).expect("a terminal").local_modes;
         let usual = LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
@@ -114,18 +125,15 @@ fn the_command_knows_the_terminals_size() {
         let arguments = ["-it", "web", "--", "sh", "-c", script];
         let mut typed = Typed::start(&playground, transport, (100, 40), b"\n", &arguments);
         typed.sees("40 100");
-        set_size(&typed.outer, (120, 50));
-        typed.signal(Signal::WINCH);
+        typed.resizes((120, 50));
         until("the new size arrives", || {
             typed.types(b"\n");
             thread::sleep(std::time::Duration::from_millis(20));
             typed.seen().contains("50 120")
         });
-        set_size(&typed.outer, (0, 0));
-        typed.signal(Signal::WINCH);
+        typed.resizes((0, 0));
         typed.types(b"\n");
-        set_size(&typed.outer, (90, 30));
-        typed.signal(Signal::WINCH);
+        typed.resizes((90, 30));
         until("the last size arrives", || {
             typed.types(b"\n");
             thread::sleep(std::time::Duration::from_millis(20));
