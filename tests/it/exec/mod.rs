@@ -124,8 +124,9 @@ fn wait(child: &mut Child) -> ExitStatus {
             return ended;
         }
         if Instant::now() > deadline {
+            let words = std::fs::read(format!("/proc/{}/cmdline", child.id())).unwrap_or_default();
             let _ = child.kill();
-            panic!("the command does not end");
+            panic!("it does not end: {:?}", String::from_utf8_lossy(&words));
         }
         thread::sleep(Duration::from_millis(2));
     }

@@ -159,6 +159,12 @@ async fn services_and_names_lead_to_their_port() {
     let Some(real) = Real::shared().await else {
         return;
     };
+    let connect = |words: &str| {
+        let words: Vec<_> = ["connect"].into_iter().chain(words.split(' ')).collect();
+        real.kpf(&words)
+    };
+    let connect = &connect;
+    let mut hear = Vec::new();
     for words in [
         "echo echo",
         "team-b/echo 7",
@@ -169,11 +175,13 @@ async fn services_and_names_lead_to_their_port() {
         "svc/headless echo",
         "svc_echo.default.kpf 7",
     ] {
-        let words: Vec<_> = ["connect"].into_iter().chain(words.split(' ')).collect();
-        let ended = feed(real.kpf(&words), b"hello").await;
-        assert_eq!((ended.code, &ended.stderr[..]), (0, ""), "{words:?}");
-        assert_eq!(ended.stdout, b"hello", "{words:?}");
+        hear.push(async move {
+            let ended = feed(connect(words), b"hello").await;
+            assert_eq!((ended.code, &ended.stderr[..]), (0, ""), "{words}");
+            assert_eq!(ended.stdout, b"hello", "{words}");
+        });
     }
+    join_all(hear).await; // all at once, as each takes a second to end
     for (words, code, part) in [
         ("default/nothing 7", 68, "pods \"nothing\" not found"),
         ("svc/nothing 7", 68, "services \"nothing\" not found"),
@@ -181,8 +189,7 @@ async fn services_and_names_lead_to_their_port() {
         ("svc/echo 9999", 1, "does not have a service port 9999"),
         ("--token=wrong echo 7", 77, "Unauthorized"),
     ] {
-        let words: Vec<_> = ["connect"].into_iter().chain(words.split(' ')).collect();
-        assert_says(&run(real.kpf(&words)).await, code, part);
+        assert_says(&run(connect(words)).await, code, part);
     }
 }
 
