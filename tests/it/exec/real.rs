@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
@@ -46,23 +45,11 @@ async fn kubectl_and_kpf_do_the_same() {
     let Some(kubectl) = new_kubectl() else {
         return;
     };
-    let rows = TRANSPORTS
+    let rows = ROWS
         .iter()
-        .flat_map(|transport| ROWS.iter().map(move |row| (*transport, row)))
-        .filter(|(_, row)| !row.arguments.contains(&"debugged"));
-    let rows = Mutex::new(rows);
-    let next = || rows.lock().unwrap().next();
-    thread::scope(|scope| {
-        // a command is mostly waiting for the runtime
-        for _ in 0..4 {
-            scope.spawn(|| {
-                while let Some((transport, row)) = next() {
-                    check(row, &format!("{transport:?}"), &kubectl, |program| {
-                        exec(&real, program, row.user, transport, row.arguments)
-                    });
-                }
-            });
-        }
+        .filter(|row| !row.arguments.contains(&"debugged"));
+    check(rows, &kubectl, |program, row, transport| {
+        exec(&real, program, row.user, transport, row.arguments)
     });
 }
 

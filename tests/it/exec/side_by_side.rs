@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
+use std::thread;
 
-use super::{TRANSPORTS, exec, kpf, playground, run};
+use super::{Ended, TRANSPORTS, Transport, exec, kpf, playground, run};
 use crate::tools;
 
 /// What follows `exec`, what is on stdin, and who asks.
@@ -184,10 +186,33 @@ pub(super) fn new_kubectl() -> Option<PathBuf> {
     found
 }
 
-/// Runs the row by kubectl and by kpf, whose command lines `exec` makes.
-pub(super) fn check(row: &Row, what: &str, kubectl: &Path, exec: impl Fn(&Path) -> Command) {
-    let [theirs, ours] = [kubectl, kpf()].map(|program| run(exec(program), row.stdin));
-    let what = format!("{:?} by {}, {what}", row.arguments, row.user);
+/// Runs the rows in both transports by kubectl and by kpf, whose command lines `exec` makes.
+pub(super) fn check<'r>(
+    rows: impl Iterator<Item = &'r Row> + Clone + Send + Sync,
+    kubectl: &Path,
+    exec: impl Fn(&Path, &Row, Transport) -> Command + Sync,
+) {
+    let rows = TRANSPORTS
+        .into_iter()
+        .flat_map(|transport| rows.clone().map(move |row| (transport, row)));
+    let rows = Mutex::new(rows);
+    let next = || rows.lock().unwrap().next();
+    thread::scope(|scope| {
+        // a command is mostly waiting
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while let Some((transport, row)) = next() {
+                    let [theirs, ours] = [kubectl, kpf()]
+                        .map(|program| run(exec(program, row, transport), row.stdin));
+                    compare(row, transport, &theirs, &ours);
+                }
+            });
+        }
+    });
+}
+
+fn compare(row: &Row, transport: Transport, theirs: &Ended, ours: &Ended) {
+    let what = format!("{:?} by {}, {transport:?}", row.arguments, row.user);
     let said = format!("{}; kubectl: {}", ours.stderr, theirs.stderr);
     assert_eq!(ours.stdout(), theirs.stdout(), "{what}: {said}");
     assert_eq!(ours.code, theirs.code, "{what}: {said}");
@@ -220,11 +245,7 @@ fn kubectl_and_kpf_do_the_same() {
     };
     let playground = playground();
     pods(&playground);
-    for transport in TRANSPORTS {
-        for row in ROWS {
-            check(row, &format!("{transport:?}"), &kubectl, |program| {
-                exec(program, &playground, row.user, transport, row.arguments)
-            });
-        }
-    }
+    check(ROWS.iter(), &kubectl, |program, row, transport| {
+        exec(program, &playground, row.user, transport, row.arguments)
+    });
 }
