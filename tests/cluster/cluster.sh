@@ -125,7 +125,7 @@ container_of() { kubectl get pod "$1" -o 'jsonpath={.status.containerStatuses[0]
 is_another() { [[ $(container_of "$1") = true\ * && $(container_of "$1") != "$2" ]]; }
 
 replace() {
-  kubectl get pod "${1-}" >/dev/null || die 'replace which pod of the namespace default?'
+  kubectl get pod "${1-}" -o 'jsonpath={.metadata.uid}{"\n"}' >>"$RUN/replaced" || die 'replace which pod of the namespace default?'
   # kubelet 1.20 now and then ends a pod and never says so
   kubectl delete pod "$1" --timeout 8s >/dev/null 2>&1 ||
     kubectl delete pod "$1" --grace-period 0 --force --ignore-not-found >/dev/null 2>&1

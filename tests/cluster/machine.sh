@@ -51,7 +51,7 @@ borrow_machine() {
 
 return_machine() {
   local pod
-  for pod in "$RUN"/kubelet/pods/*; do rm -rf /var/log/pods/*_"${pod##*/}"; done
+  for pod in "$RUN"/kubelet/pods/* $(cat "$RUN/replaced" 2>/dev/null); do rm -rf /var/log/pods/*_"${pod##*/}"; done
   find /var/log/containers -xtype l -delete 2>/dev/null || true
   awk -v ours="$RUN/" 'index($2, ours) == 1 {print $2}' /proc/mounts | sort -r | xargs -r umount --lazy
   find /sys/fs/cgroup -depth -type d -path '*/kubepods*' -exec rmdir {} + 2>/dev/null || true
