@@ -348,12 +348,28 @@ _kpf() {
             return 0
             ;;
         kpf__subcmd__connect)
-            opts="-n -v -s -h --pod-running-timeout --transport --namespace --context --kubeconfig --v --cluster --user --server --token --username --password --as --as-group --as-uid --as-user-extra --certificate-authority --client-certificate --client-key --tls-server-name --insecure-skip-tls-verify --request-timeout --proxy-url --cache-dir --disable-compression --kuberc --log-flush-frequency --match-server-version --profile --profile-output --vmodule --warnings-as-errors --help"
+            opts="-c -n -v -s -h --via --via-command --container --pod-running-timeout --transport --namespace --context --kubeconfig --v --cluster --user --server --token --username --password --as --as-group --as-uid --as-user-extra --certificate-authority --client-certificate --client-key --tls-server-name --insecure-skip-tls-verify --request-timeout --proxy-url --cache-dir --disable-compression --kuberc --log-flush-frequency --match-server-version --profile --profile-output --vmodule --warnings-as-errors --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --via)
+                    COMPREPLY=($(compgen -W "auto portforward exec" -- "${cur}"))
+                    return 0
+                    ;;
+                --via-command)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --container)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --pod-running-timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -502,12 +518,20 @@ _kpf() {
             return 0
             ;;
         kpf__subcmd__exec)
-            opts="-c -i -t -q -n -v -s -h --container --stdin --tty --quiet --pod-running-timeout --transport --namespace --context --kubeconfig --v --cluster --user --server --token --username --password --as --as-group --as-uid --as-user-extra --certificate-authority --client-certificate --client-key --tls-server-name --insecure-skip-tls-verify --request-timeout --proxy-url --cache-dir --disable-compression --kuberc --log-flush-frequency --match-server-version --profile --profile-output --vmodule --warnings-as-errors --help"
+            opts="-f -c -i -t -q -n -v -s -h --filename --container --stdin --tty --quiet --verify --hang-up --pod-running-timeout --transport --namespace --context --kubeconfig --v --cluster --user --server --token --username --password --as --as-group --as-uid --as-user-extra --certificate-authority --client-certificate --client-key --tls-server-name --insecure-skip-tls-verify --request-timeout --proxy-url --cache-dir --disable-compression --kuberc --log-flush-frequency --match-server-version --profile --profile-output --vmodule --warnings-as-errors --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --filename)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -f)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --container)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -688,13 +712,29 @@ _kpf() {
             return 0
             ;;
         kpf__subcmd__forward)
-            opts="-n -v -s -h --address --allow-partial --pod-running-timeout --transport --namespace --context --kubeconfig --v --cluster --user --server --token --username --password --as --as-group --as-uid --as-user-extra --certificate-authority --client-certificate --client-key --tls-server-name --insecure-skip-tls-verify --request-timeout --proxy-url --cache-dir --disable-compression --kuberc --log-flush-frequency --match-server-version --profile --profile-output --vmodule --warnings-as-errors --help"
+            opts="-c -n -v -s -h --address --allow-partial --via --via-command --container --pod-running-timeout --transport --namespace --context --kubeconfig --v --cluster --user --server --token --username --password --as --as-group --as-uid --as-user-extra --certificate-authority --client-certificate --client-key --tls-server-name --insecure-skip-tls-verify --request-timeout --proxy-url --cache-dir --disable-compression --kuberc --log-flush-frequency --match-server-version --profile --profile-output --vmodule --warnings-as-errors --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --via)
+                    COMPREPLY=($(compgen -W "auto portforward exec" -- "${cur}"))
+                    return 0
+                    ;;
+                --via-command)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --container)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -63,6 +63,11 @@ complete -c kpf -n "__fish_kpf_needs_command" -f -a "exec" -d 'Run a command in 
 complete -c kpf -n "__fish_kpf_needs_command" -f -a "completions" -d 'Print the completion script of a shell'
 complete -c kpf -n "__fish_kpf_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c kpf -n "__fish_kpf_using_subcommand forward" -l address -d 'Addresses to listen on, comma separated: IP addresses, or localhost for 127.0.0.1 and ::1' -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l via -d 'How streams are made: portforward, or exec, by a program in a container; auto takes exec where port-forward is forbidden or impossible' -r -f -a "auto\t'Port-forward where it can be had'
+portforward\t'The API\'s own way'
+exec\t'A command'"
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l via-command -d 'Command whose stdin and stdout are the stream, run in the container; implies --via exec' -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -s c -l container -d 'Container that exec makes streams in [default: as `kpf exec` chooses it]' -r
 complete -c kpf -n "__fish_kpf_using_subcommand forward" -l pod-running-timeout -d 'How long to wait for a pod that is ready, as in 30s or 1m30s' -r
 complete -c kpf -n "__fish_kpf_using_subcommand forward" -l transport -d 'The protocol to the cluster: websocket, spdy, or websocket first and spdy if that is refused' -r -f -a "auto\t'WebSocket, then SPDY if that is refused'
 websocket\t'SPDY inside a WebSocket'
@@ -100,6 +105,11 @@ complete -c kpf -n "__fish_kpf_using_subcommand forward" -l warnings-as-errors -
 complete -c kpf -n "__fish_kpf_using_subcommand forward" -l allow-partial -d 'Go on if some of the ports can\'t be bound, as kubectl does'
 complete -c kpf -n "__fish_kpf_using_subcommand forward" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l address -d 'Addresses to listen on, comma separated: IP addresses, or localhost for 127.0.0.1 and ::1' -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l via -d 'How streams are made: portforward, or exec, by a program in a container; auto takes exec where port-forward is forbidden or impossible' -r -f -a "auto\t'Port-forward where it can be had'
+portforward\t'The API\'s own way'
+exec\t'A command'"
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l via-command -d 'Command whose stdin and stdout are the stream, run in the container; implies --via exec' -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -s c -l container -d 'Container that exec makes streams in [default: as `kpf exec` chooses it]' -r
 complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l pod-running-timeout -d 'How long to wait for a pod that is ready, as in 30s or 1m30s' -r
 complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l transport -d 'The protocol to the cluster: websocket, spdy, or websocket first and spdy if that is refused' -r -f -a "auto\t'WebSocket, then SPDY if that is refused'
 websocket\t'SPDY inside a WebSocket'
@@ -136,6 +146,11 @@ complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l vmodule -r
 complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l warnings-as-errors -r
 complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l allow-partial -d 'Go on if some of the ports can\'t be bound, as kubectl does'
 complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l via -d 'How streams are made: portforward, or exec, by a program in a container; auto takes exec where port-forward is forbidden or impossible' -r -f -a "auto\t'Port-forward where it can be had'
+portforward\t'The API\'s own way'
+exec\t'A command'"
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l via-command -d 'Command whose stdin and stdout are the stream, run in the container; implies --via exec' -r
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -s c -l container -d 'Container that exec makes streams in [default: as `kpf exec` chooses it]' -r
 complete -c kpf -n "__fish_kpf_using_subcommand connect" -l pod-running-timeout -d 'How long to wait for a pod that is ready, as in 30s or 1m30s' -r
 complete -c kpf -n "__fish_kpf_using_subcommand connect" -l transport -d 'The protocol to the cluster: websocket, spdy, or websocket first and spdy if that is refused' -r -f -a "auto\t'WebSocket, then SPDY if that is refused'
 websocket\t'SPDY inside a WebSocket'
@@ -171,6 +186,7 @@ complete -c kpf -n "__fish_kpf_using_subcommand connect" -l profile-output -r
 complete -c kpf -n "__fish_kpf_using_subcommand connect" -l vmodule -r
 complete -c kpf -n "__fish_kpf_using_subcommand connect" -l warnings-as-errors -r
 complete -c kpf -n "__fish_kpf_using_subcommand connect" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -s f -l filename -d 'Instead of TARGET, a manifest whose object leads to the pod: a file, a folder with one, or -' -r
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -s c -l container -d 'Container to run it in, also an init or ephemeral one [default: the annotation kubectl.kubernetes.io/default-container names it, else the first]' -r
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -s i -l stdin -d 'Pass stdin to the command' -r
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -s t -l tty -d 'Run it in a terminal, if stdin is one; only with -i' -r
@@ -209,6 +225,8 @@ complete -c kpf -n "__fish_kpf_using_subcommand exec" -l profile -r
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -l profile-output -r
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -l vmodule -r
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -l warnings-as-errors -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l verify -d 'Fail unless all of stdin has arrived; only with -i and without -t, and with sh, tee and wc in the container'
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -l hang-up -d 'End the command by SIGHUP if kpf ends before it, by a signal or a lost connection; needs sh in the container'
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kpf -n "__fish_kpf_using_subcommand completions" -s n -l namespace -d 'Namespace to look in [default: the context\'s]' -r
 complete -c kpf -n "__fish_kpf_using_subcommand completions" -l context -d 'Context of the kubeconfig to use' -r

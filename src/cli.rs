@@ -4,7 +4,9 @@
 //! equal flags wins, global flags may stand before or after the command. What clap can't express is in `words`.
 
 mod global;
+mod survive;
 mod values;
+mod via;
 mod words;
 
 use std::ffi::OsString;
@@ -18,7 +20,9 @@ use crate::cluster::target::Target;
 use crate::cluster::target::ports::{Address, RemotePort};
 
 pub use self::global::GlobalArgs;
-pub use self::words::{ExecCommand, Forward, Forwards};
+pub use self::survive::{Balance, SurviveArgs};
+pub use self::via::{Via, ViaArgs};
+pub use self::words::{ExecCommand, ExecTarget, Forward, Forwards};
 
 /// Reach ports and processes inside Kubernetes pods
 #[derive(Parser)]
@@ -148,6 +152,14 @@ pub struct ForwardArgs {
     #[arg(long)]
     pub allow_partial: bool,
 
+    /// How connections are kept.
+    #[command(flatten)]
+    pub survive: SurviveArgs,
+
+    /// How streams are made.
+    #[command(flatten)]
+    pub via: ViaArgs,
+
     /// How to reach the pod.
     #[command(flatten)]
     pub reach: ReachArgs,
@@ -160,8 +172,12 @@ pub struct ConnectArgs {
     /// OBJECT.NAMESPACE[.CONTEXT].kpf
     pub target: Target,
 
-    /// A port's number, or the name that the pod or service gives it
+    /// A port's number, or the name that the pod or service gives it; HOST:PORT or unix:/PATH as the container sees it
     pub port: RemotePort,
+
+    /// How the stream is made.
+    #[command(flatten)]
+    pub via: ViaArgs,
 
     /// How to reach the pod.
     #[command(flatten)]
@@ -224,6 +240,21 @@ pub struct ExecArgs {
         action = ArgAction::Set
     )]
     pub quiet: bool,
+
+    /// Fail unless all of stdin has arrived; only with -i and without -t, and with sh, tee and wc in the container
+    ///
+    /// Some runtimes lose the end of a command's stdin and report success. With this the container counts the bytes, and
+    /// a count that isn't kpf's own is a failure with code 74. The command runs under a shell, whose words stand for the
+    /// runtime's if there is no such program; it ends no sooner than stdin does.
+    #[arg(long)]
+    pub verify: bool,
+
+    /// End the command by SIGHUP if kpf ends before it, by a signal or a lost connection; needs sh in the container
+    ///
+    /// No container runtime ends a command when its client goes away. With this the command runs under a shell that says
+    /// its process id and then becomes the command, and a second exec sends the signal to its process group.
+    #[arg(long)]
+    pub hang_up: bool,
 
     /// How to reach the pod.
     #[command(flatten)]
@@ -315,6 +346,8 @@ Examples:
   kpf forward svc/web 8443:https              the service's port https
   kpf forward pod/web :80                     any free local port
   kpf forward pod/web 0.0.0.0:8080:80         listen on all IPv4 addresses for this port
+  kpf forward pod/web 5432:db.internal:5432   a host that the pod can reach
+  kpf forward pod/web 2375:unix:/run/d.sock   a unix socket in its container
   kpf forward svc/web 8080:80 shop/svc/db 5432
                                               two targets, the second one in namespace shop";
 
@@ -322,10 +355,14 @@ const CONNECT_HELP: &str = "\
 Examples:
   kpf connect shop/web 22                     port 22 of the pod web in namespace shop
   echo PING | kpf connect svc/redis 6379
+  kpf connect web unix:/run/app.sock          a unix socket in the container
 
   In ~/.ssh/config, for `ssh web.shop.kpf`:
     Host *.kpf
       ProxyCommand kpf connect %h %p
+
+  A container without a running sshd, but with its program:
+    ProxyCommand kpf connect --via-command '/usr/sbin/sshd -i -e' %h %p
 
 Exit codes: 0 success, 1 wrong usage or any other failure, 68 no such pod or it is not running, 69 the cluster can't be \
 reached, 74 lost while connected, 77 forbidden or not logged in, 111 the pod refused the port, 141 nobody reads stdout.";
@@ -336,9 +373,11 @@ Examples:
   kpf exec -it deploy/api -c app -- sh        a shell in the container app of a pod of the deployment
   kpf exec -i db-0 -- psql < dump.sql         stdin for the command, byte by byte
   kpf exec shop/web -- tar cz /srv > srv.tgz  its output in a file
+  kpf exec -i --verify web -- tar xz < srv.tgz
+                                              a failure if the runtime loses some of it
 
 Exit codes: the command's own, with a line on stderr if it is not 0; 1 wrong usage or any other failure; 74 the \
-connection ended before the command's exit status came, or stdin or stdout failed; 141 nobody reads stdout.";
+connection ended before the command's exit status came, stdin or stdout failed, or --verify did; 141 nobody reads stdout.";
 
 const COMPLETIONS_HELP: &str = "\
 Examples:

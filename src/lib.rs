@@ -21,6 +21,7 @@ pub mod cluster;
 pub mod commands;
 pub mod dial;
 pub mod exec;
+pub mod forward;
 pub mod spdy;
 pub mod splice;
 pub mod tunnel;

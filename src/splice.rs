@@ -37,8 +37,12 @@ pub trait Far: Unpin {
     /// The stream takes no more.
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<io::Result<()>>;
 
-    /// Tells the other end that nothing more comes. What this can fail of, `poll_chunks` tells.
-    fn finish(&mut self);
+    /// Tells the other end that nothing more comes. Ready once no more can be known about its arrival; to be polled
+    /// until then, beside `poll_chunks`. Cancel-safe.
+    ///
+    /// # Errors
+    /// What was sent before may not have arrived, and `poll_chunks` doesn't tell.
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
 
 /// How ends are passed on.
@@ -47,8 +51,11 @@ pub struct Ends {
     /// Container runtimes cut the answer off one second after they saw our end. So the near side's end is passed on
     /// only when the far side has been silent for this long; zero passes it on at once, as kubectl does.
     pub half_close_grace: Duration,
-    /// How long the near side may go on sending once the far side has ended.
+    /// How long the near side may go on sending once the far side has ended; with `far_half_closes` from its last
+    /// byte.
     pub after_far_end: Duration,
+    /// Whether the far side still takes bytes when it has ended its own.
+    pub far_half_closes: bool,
     /// How long, after that, what it still sends is read and dropped: to close a socket with bytes unread would
     /// destroy those of ours that are still on their way.
     pub linger: Duration,
@@ -60,6 +67,7 @@ impl Ends {
         half_close_grace: Duration::from_secs(3),
         // Runtimes end a forward one second after either direction ends (containerd 1.5 to 2.4).
         after_far_end: Duration::from_secs(1),
+        far_half_closes: false,
         linger: Duration::from_secs(5),
     };
 
@@ -67,6 +75,7 @@ impl Ends {
     pub const STDIO: Self = Self {
         half_close_grace: Duration::from_secs(3),
         after_far_end: Duration::ZERO,
+        far_half_closes: false,
         linger: Duration::ZERO,
     };
 }
@@ -114,6 +123,7 @@ where
         outgoing: Bytes::new(),
         timer: Box::pin(sleep_until(Instant::now())),
         heard: Instant::now(),
+        told: Instant::now(),
         sent: 0,
         received: 0,
     };
@@ -131,6 +141,8 @@ enum Outbound {
     Copying,
     /// The near side has ended; the far side isn't told yet.
     Held,
+    /// The far side is being told.
+    Finishing,
     /// The far side has ended; what the near side sends is dropped.
     Lingering,
     Done,
@@ -161,6 +173,8 @@ struct Splice<R, W, F> {
     timer: Pin<Box<Sleep>>,
     /// When the far side last sent something.
     heard: Instant,
+    /// When it last took something.
+    told: Instant,
     sent: u64,
     received: u64,
 }
@@ -176,8 +190,18 @@ where
             let _ = self.poll_inbound(cx)?;
             let _ = self.poll_outbound(cx)?;
             let deadline = match (self.inbound, self.outbound) {
-                (Inbound::Done { .. }, Outbound::Done | Outbound::Held) => {
+                (Inbound::Done { .. }, Outbound::Done) => return Poll::Ready(Ok(())),
+                (Inbound::Done { .. }, Outbound::Held) if !self.ends.far_half_closes => {
                     return Poll::Ready(Ok(()));
+                }
+                (Inbound::Done { .. }, Outbound::Held) => self.heard,
+                (Inbound::Done { .. }, Outbound::Copying)
+                    if self.ends.far_half_closes && !self.outgoing.is_empty() =>
+                {
+                    return Poll::Pending;
+                }
+                (Inbound::Done { at }, Outbound::Copying) if self.ends.far_half_closes => {
+                    at.max(self.told) + self.ends.after_far_end
                 }
                 (Inbound::Done { at }, Outbound::Copying) => at + self.ends.after_far_end,
                 (Inbound::Done { at }, Outbound::Lingering) => {
@@ -189,11 +213,10 @@ where
             ready!(self.poll_timer(cx, deadline));
             match self.outbound {
                 Outbound::Copying => self.outbound = Outbound::Lingering,
-                Outbound::Held => {
-                    self.far.finish();
+                Outbound::Held => self.outbound = Outbound::Finishing,
+                Outbound::Lingering | Outbound::Finishing | Outbound::Done => {
                     self.outbound = Outbound::Done;
                 }
-                Outbound::Lingering | Outbound::Done => self.outbound = Outbound::Done,
             }
         }
     }
@@ -291,10 +314,19 @@ where
             }
             let before = self.outgoing.len();
             match ready!(self.far.poll_send(cx, &mut self.outgoing)) {
-                Ok(()) => self.sent += (before - self.outgoing.len()) as u64,
+                Ok(()) => {
+                    self.sent += (before - self.outgoing.len()) as u64;
+                    if self.ends.far_half_closes {
+                        self.told = Instant::now();
+                    }
+                }
                 // Nobody takes this any more. Whether that is a failure, the reading half knows.
                 Err(_) => self.outbound = Outbound::Lingering,
             }
+        }
+        if self.outbound == Outbound::Finishing {
+            ready!(self.far.poll_finish(cx)).map_err(Broken::Far)?;
+            self.outbound = Outbound::Done;
         }
         Poll::Ready(Ok(()))
     }
@@ -357,9 +389,8 @@ mod tests {
             Poll::Ready(Ok(()))
         }
 
-        fn finish(&mut self) {
-            let mut cx = Context::from_waker(std::task::Waker::noop());
-            assert!(Pin::new(&mut self.io).poll_shutdown(&mut cx).is_ready());
+        fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.io).poll_shutdown(cx)
         }
     }
 
@@ -520,7 +551,9 @@ mod tests {
             fn poll_send(&mut self, _: &mut Context<'_>, _: &mut Bytes) -> Poll<io::Result<()>> {
                 Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
             }
-            fn finish(&mut self) {}
+            fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(Ok(()))
+            }
         }
         let (mut user, near) = duplex(PIPE);
         let (read, write) = split(near);

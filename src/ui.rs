@@ -38,7 +38,7 @@ impl Ui {
     }
 
     /// kubectl's line for a port that is bound: `Forwarding from 127.0.0.1:8080 -> 80`.
-    pub fn forwarding(&self, local: SocketAddr, remote: u16) {
+    pub fn forwarding(&self, local: SocketAddr, remote: impl Display) {
         // without the scope that an IPv6 address may print
         let (ip, port) = (local.ip(), local.port());
         self.stdout.print(&match local {

@@ -154,7 +154,10 @@ fn a_command_in_a_container_stands_after_two_dashes() {
         ("kpf exec -i=false -t web -- ls -l", false, true, false),
     ] {
         let args = exec(line);
-        assert_eq!(args.command.target.to_string(), "pod/web", "{line}");
+        let ExecTarget::Named(target) = &args.command.target else {
+            panic!("{line}");
+        };
+        assert_eq!(target.to_string(), "pod/web", "{line}");
         assert_eq!(args.command.words, ["ls", "-l"], "{line}");
         assert_eq!(
             (args.stdin, args.tty, args.quiet),

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use clap::error::ErrorKind;
-use clap::{Arg, ArgMatches, Args, Command, Error, FromArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches};
 
 use crate::cluster::target::Target;
 use crate::cluster::target::ports::PortSpec;
@@ -84,9 +84,17 @@ impl Args for Forwards {
 /// What `exec` is to run, and where.
 pub struct ExecCommand {
     /// Where.
-    pub target: Target,
+    pub target: ExecTarget,
     /// The program and its arguments; at least one word.
     pub words: Vec<OsString>,
+}
+
+/// Where `exec` is to run something.
+pub enum ExecTarget {
+    /// In a pod of this.
+    Named(Target),
+    /// In a pod of the one object in these files, folders or `-`.
+    Manifests(Vec<String>),
 }
 
 impl FromArgMatches for ExecCommand {
@@ -95,21 +103,35 @@ impl FromArgMatches for ExecCommand {
         let mut before = matches.get_many::<String>(TARGET).into_iter().flatten();
         let words = matches.get_many::<OsString>(COMMAND).into_iter().flatten();
         let words: Vec<OsString> = words.cloned().collect();
+        let files = matches.get_many::<String>(FILENAME).into_iter().flatten();
+        let files: Vec<String> = files.filter(|file| !file.is_empty()).cloned().collect();
         // kubectl's words, and its order
-        let Some(target) = before.next() else {
-            return Err(wrong("pod, type/name or --filename must be specified"));
-        };
+        let target = before.next();
         if before.next().is_some() {
             return Err(wrong(
                 "exec [POD] [COMMAND] is not supported anymore. Use exec [POD] -- [COMMAND] instead",
             ));
+        }
+        if target.is_none() && files.is_empty() {
+            return Err(wrong("pod, type/name or --filename must be specified"));
         }
         if words.is_empty() {
             return Err(wrong(
                 "you must specify at least one command for the container",
             ));
         }
-        let target = target.parse().map_err(|error| wrong(&format!("{error}")))?;
+        let target = match target {
+            Some(_) if !files.is_empty() => {
+                return Err(wrong(
+                    "resource/name arguments cannot be provided when a path is specified",
+                ));
+            }
+            Some(target) => {
+                let target = target.parse().map_err(|error| wrong(&format!("{error}")))?;
+                ExecTarget::Named(target)
+            }
+            None => ExecTarget::Manifests(files),
+        };
         Ok(Self { target, words })
     }
 
@@ -131,6 +153,15 @@ impl Args for ExecCommand {
                         "The pod, or what leads to one: NAME, TYPE/NAME, NAMESPACE/NAME, NAMESPACE/TYPE/NAME or \
                          OBJECT.NAMESPACE[.CONTEXT].kpf",
                     ),
+            )
+            .arg(
+                Arg::new(FILENAME)
+                    .short('f')
+                    .long("filename")
+                    .value_name("FILE,...")
+                    .action(ArgAction::Append)
+                    .value_delimiter(',')
+                    .help("Instead of TARGET, a manifest whose object leads to the pod: a file, a folder with one, or -"),
             )
             .arg(
                 Arg::new(COMMAND)
@@ -224,6 +255,7 @@ const FORWARD: &str = "forward";
 const WORDS: &str = "words";
 const TARGET: &str = "target";
 const COMMAND: &str = "command";
+const FILENAME: &str = "filename";
 
 /// kubectl's words.
 const LACKING: &str = "TYPE/NAME and list of ports are required for port-forward";

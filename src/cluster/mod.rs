@@ -23,6 +23,7 @@ use self::http::{Connector, Transport};
 mod context;
 pub mod credentials;
 mod environment;
+pub mod follow;
 pub mod http;
 mod in_cluster;
 mod kubeconfig;

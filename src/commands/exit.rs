@@ -42,6 +42,9 @@ pub(super) fn code(error: &anyhow::Error) -> u8 {
 
 /// The code for an error of `exec`.
 pub(super) fn exec_code(error: &anyhow::Error) -> u8 {
+    if error.is::<exec::verify::Short>() {
+        return LOST;
+    }
     match error.downcast_ref() {
         Some(
             exec::Error::NoStatus(_) | exec::Error::Unreadable(_) | exec::Error::Unwritable { .. },
@@ -66,7 +69,12 @@ fn of_target(error: &TargetError) -> u8 {
 }
 
 fn of_dial(error: &dial::Error) -> u8 {
-    let error = error.upgrade();
+    let error = match (error, error.upgrade()) {
+        (_, Some(answer)) => answer,
+        (dial::Error::Container(error), _) => return of_target(error),
+        (dial::Error::Open(_), _) => return LOST,
+        _ => return OTHER,
+    };
     match error {
         _ if error.is_unauthorized() || error.is_forbidden() => FORBIDDEN,
         _ if error.is_not_found() => NO_POD,
@@ -91,7 +99,7 @@ fn of_broken(broken: &Broken) -> u8 {
     match Failure::of(error) {
         Some(Failure::Refused(_)) => REFUSED,
         Some(Failure::PodGone(_)) => NO_POD,
-        Some(Failure::Other(_)) => OTHER,
+        Some(Failure::Unsupported(_) | Failure::Other(_)) => OTHER,
         _ => LOST,
     }
 }

@@ -7,24 +7,27 @@ use std::time::Duration;
 use anyhow::{anyhow, bail};
 use futures_util::future::{join_all, try_join_all};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::listen::listen;
-use super::reach::Reach;
+use super::reach::{Reach, tell_of_exec, via};
 use super::signal::Signals;
-use crate::cli::{Forward, ForwardArgs};
+use crate::cli::{self, Forward, ForwardArgs};
 use crate::cluster::target::ports::{LocalPort, PortSpec};
-use crate::cluster::target::{PodPort, Target};
+use crate::cluster::target::{Endpoint, PodPort, Target};
 use crate::dial::Dialer;
+use crate::forward::{Balance, Event, Forwarder, Options};
 use crate::splice::{Broken, Ends, splice};
-use crate::tunnel::{Failure, Tunnel};
+use crate::tunnel::Failure;
+use crate::tunnel::pool::Limits;
 use crate::ui::Ui;
 
 /// How long accepting rests when the process is out of file descriptors: connections that end give some back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Runs until a signal, or until a pod is lost.
+/// Runs until a signal, or until a target is given up.
 pub(super) async fn run(args: &ForwardArgs, mut reach: Reach, ui: &Ui) -> anyhow::Result<ExitCode> {
     raise_descriptor_limit();
     // Before anything is waited for: Ctrl-C ends the wait for a pod as well.
@@ -41,34 +44,71 @@ pub(super) async fn run(args: &ForwardArgs, mut reach: Reach, ui: &Ui) -> anyhow
     };
 
     // All is there: now, and not before, come the lines that scripts wait for.
-    let tunnels: Vec<Tunnel> = opened.iter().map(|opened| opened.tunnel.clone()).collect();
+    let forwarders: Vec<_> = opened.iter().map(|it| it.forwarder.clone()).collect();
     let mut tasks = JoinSet::new();
-    for Opened { tunnel, mappings } in opened {
-        let watched = tunnel.clone();
+    for Opened {
+        forwarder,
+        mut events,
+        mappings,
+    } in opened
+    {
+        let (watched, told) = (forwarder.clone(), ui.clone());
         tasks.spawn(async move { anyhow::Error::new(watched.ended().await) });
+        tokio::spawn(async move {
+            while let Some(event) = events.recv().await {
+                told.notice(event);
+            }
+        });
         for Mapping {
             listener,
             local,
+            port,
             remote,
         } in mappings
         {
-            ui.forwarding(listener.local_addr()?, remote.get());
-            let forward = Forwarder {
-                tunnel: tunnel.clone(),
+            ui.forwarding(listener.local_addr()?, &remote);
+            let accepting = Accepting {
+                forwarder: forwarder.clone(),
+                ends: Ends {
+                    half_close_grace: args.survive.half_close_grace,
+                    ..Ends::SOCKET
+                },
                 local,
-                remote: remote.get(),
+                port,
+                remote,
                 ui: ui.clone(),
             };
-            tasks.spawn(forward.accept(listener));
+            tasks.spawn(accepting.run(listener));
         }
     }
     let outcome = tokio::select! {
-        Some(lost) = tasks.join_next() => Err(lost?.context("lost connection to pod")),
+        Some(lost) = tasks.join_next() => Err(lost?),
         code = signals.wait() => Ok(code),
     };
     tasks.abort_all();
-    join_all(tunnels.into_iter().map(Tunnel::close)).await;
+    join_all(forwarders.into_iter().map(Forwarder::close)).await;
     outcome
+}
+
+fn options(args: &ForwardArgs) -> Options {
+    let survive = &args.survive;
+    let (via, exec) = via(&args.via);
+    Options {
+        via,
+        exec,
+        limits: Limits {
+            tunnels: survive.max_tunnels.get(),
+            ..Limits::default()
+        },
+        balance: match survive.balance {
+            None => Balance::Sticky,
+            Some(cli::Balance::RoundRobin) => Balance::RoundRobin,
+            Some(cli::Balance::Least) => Balance::Least,
+        },
+        hold: survive.hold,
+        reconnect: !survive.no_reconnect,
+        give_up_after: Some(survive.retry_max_elapsed).filter(|after| !after.is_zero()),
+    }
 }
 
 /// Each connection is a file, and many a shell's soft limit is 1024: takes all that may be had, as Go's runtime does.
@@ -90,7 +130,8 @@ fn raise_descriptor_limit() {
 
 /// A target whose pod is connected and whose local ports are bound.
 struct Opened {
-    tunnel: Tunnel,
+    forwarder: Forwarder,
+    events: UnboundedReceiver<Event>,
     mappings: Vec<Mapping>,
 }
 
@@ -98,7 +139,9 @@ struct Opened {
 struct Mapping {
     listener: TcpListener,
     local: u16,
-    remote: NonZeroU16,
+    /// Its index among the target's ports.
+    port: usize,
+    remote: Endpoint,
 }
 
 async fn open(
@@ -119,8 +162,8 @@ async fn open(
     }
     // The ports are bound before the dial: one that can't be had costs nobody a request.
     let mut mappings = Vec::new();
-    for (spec, port) in specs.iter().zip(&resolved.ports) {
-        bind(args, spec, *port, ui, &mut mappings)?;
+    for (index, (spec, port)) in specs.iter().zip(&resolved.ports).enumerate() {
+        bind(args, spec, index, port, ui, &mut mappings)?;
     }
     if mappings.is_empty() {
         let pairs = specs.iter().zip(&resolved.ports);
@@ -128,8 +171,8 @@ async fn open(
             .map(|(spec, port)| {
                 format!(
                     "{{{} {}}}",
-                    wanted(spec, *port).map_or(0, NonZeroU16::get),
-                    port.number
+                    wanted(spec, port).map_or(0, NonZeroU16::get),
+                    port.endpoint
                 )
             })
             .collect();
@@ -138,14 +181,21 @@ async fn open(
             pairs.join(" ")
         );
     }
-    let tunnel = dialer.port_forward(&resolved.pod).await?;
-    Ok(Opened { tunnel, mappings })
+    tell_of_exec(&dialer, ui);
+    let (forwarder, events) =
+        Forwarder::start(dialer, target, &remotes, &resolved, options(args)).await?;
+    Ok(Opened {
+        forwarder,
+        events,
+        mappings,
+    })
 }
 
 fn bind(
     args: &ForwardArgs,
     spec: &PortSpec,
-    port: PodPort,
+    index: usize,
+    port: &PodPort,
     ui: &Ui,
     mappings: &mut Vec<Mapping>,
 ) -> anyhow::Result<()> {
@@ -157,7 +207,8 @@ fn bind(
             for listener in listeners {
                 mappings.push(Mapping {
                     local: listener.local_addr()?.port(),
-                    remote: port.number,
+                    port: index,
+                    remote: port.endpoint.clone(),
                     listener,
                 });
             }
@@ -182,9 +233,9 @@ fn bind(
 }
 
 /// The local port that was asked for; none for any.
-fn wanted(spec: &PortSpec, port: PodPort) -> Option<NonZeroU16> {
+fn wanted(spec: &PortSpec, port: &PodPort) -> Option<NonZeroU16> {
     match spec.local {
-        LocalPort::Same => Some(port.local),
+        LocalPort::Same => port.local,
         LocalPort::Random => None,
         LocalPort::Number(number) => Some(number),
     }
@@ -192,16 +243,18 @@ fn wanted(spec: &PortSpec, port: PodPort) -> Option<NonZeroU16> {
 
 /// Forwards the connections of one local address.
 #[derive(Clone)]
-struct Forwarder {
-    tunnel: Tunnel,
+struct Accepting {
+    forwarder: Forwarder,
+    ends: Ends,
     local: u16,
-    remote: u16,
+    port: usize,
+    remote: Endpoint,
     ui: Ui,
 }
 
-impl Forwarder {
-    /// Takes connections until the pod is found to be gone. Each one is a task of its own, and ends with this one.
-    async fn accept(self, listener: TcpListener) -> anyhow::Error {
+impl Accepting {
+    /// Takes connections for ever. Each one is a task of its own, and ends with this one.
+    async fn run(self, listener: TcpListener) -> anyhow::Error {
         let mut connections = JoinSet::new();
         let mut exhausted = false;
         loop {
@@ -224,47 +277,41 @@ impl Forwarder {
                         sleep(ACCEPT_PAUSE).await;
                     }
                 },
-                Some(ended) = connections.join_next() => match ended {
-                    Ok(Ok(())) => {}
-                    Ok(Err(gone)) => return gone.into(),
-                    // A panic of one connection is that connection's.
-                    Err(panic) => tracing::error!(%panic, "a connection's task failed"),
-                },
+                // A panic of one connection is that connection's.
+                Some(Err(panic)) = connections.join_next() => {
+                    tracing::error!(%panic, "a connection's task failed");
+                }
             }
         }
     }
 
-    /// One connection, to its end. An error only where no other connection can work either.
-    async fn handle(self, mut socket: TcpStream) -> Result<(), Failure> {
+    /// One connection, to its end.
+    async fn handle(self, mut socket: TcpStream) {
         // What is small is often what is waited for.
         let _ = socket.set_nodelay(true);
-        let stream = match self.tunnel.open(self.remote) {
-            Ok(stream) => stream,
-            Err(error) => {
-                self.failed(socket, &error);
-                return Ok(());
-            }
+        let connection = match self.forwarder.open(self.port).await {
+            Ok(connection) => connection,
+            Err(error) => return self.failed(socket, &error),
         };
+        let _counted = connection.guard;
         let (reader, writer) = socket.split();
-        let spliced = splice(reader, writer, stream, Ends::SOCKET).await;
+        let ends = connection.stream.ends(self.ends);
+        let spliced = splice(reader, writer, connection.stream, ends).await;
         tracing::debug!(
+            pod = connection.pod,
             sent = spliced.sent,
             received = spliced.received,
             "connection ended"
         );
         match spliced.end {
-            Ok(()) => Ok(()),
+            Ok(()) => {}
             // Whoever hung up knows it.
-            Err(error @ Broken::Near(_)) => {
-                tracing::debug!(%error, "connection broke off");
-                Ok(())
-            }
+            Err(error @ Broken::Near(_)) => tracing::debug!(%error, "connection broke off"),
             Err(Broken::Far(error)) => {
-                self.failed(socket, &error);
-                match Failure::of(&error) {
-                    Some(gone @ Failure::PodGone(_)) => Err(gone.clone()),
-                    _ => Ok(()),
+                if let Some(failure) = Failure::of(&error) {
+                    self.forwarder.report(failure);
                 }
+                self.failed(socket, &error);
             }
         }
     }

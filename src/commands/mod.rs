@@ -19,6 +19,7 @@ mod exec;
 mod exit;
 mod forward;
 mod listen;
+mod manifest;
 mod reach;
 mod signal;
 mod stdio;
@@ -51,7 +52,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Command::Connect(args) => {
             let reach = Reach::new(&global, &args.reach, Streaming::PortForward, Stdin::Taken);
-            (on_runtime(connect::run(&args, reach)), exit::code)
+            (on_runtime(connect::run(&args, reach, &ui)), exit::code)
         }
         Command::Exec(args) => {
             let stdin = if args.stdin {

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::cli::{self, GlobalArgs, ReachArgs, Streaming};
+use crate::cli::{self, GlobalArgs, ReachArgs, Streaming, ViaArgs};
 use crate::cluster::target::Target;
 use crate::cluster::{Cluster, Environment, Options, Stdin};
-use crate::dial::{Dialer, Transport};
+use crate::dial::{Dialer, Exec, Transport, Via};
+use crate::ui::Ui;
 
 /// How clusters are reached in this run. Targets of one context share a cluster.
 pub(super) struct Reach {
@@ -49,4 +50,28 @@ impl Reach {
         self.dialers.insert(options.context, dialer.clone());
         Ok(dialer)
     }
+}
+
+/// The way to make streams that was asked for.
+pub(super) fn via(args: &ViaArgs) -> (Via, Exec) {
+    let via = match args.via() {
+        cli::Via::Auto => Via::Auto,
+        cli::Via::Portforward => Via::PortForward,
+        cli::Via::Exec => Via::Exec,
+    };
+    let exec = Exec {
+        container: args.container().map(str::to_owned),
+        command: args.command().map(Into::into),
+    };
+    (via, exec)
+}
+
+/// Says so should commands have to take port-forward's place.
+pub(super) fn tell_of_exec(dialer: &Dialer, ui: &Ui) {
+    let ui = ui.clone();
+    dialer.on_exec(move |why| {
+        ui.warning(format_args!(
+            "no port-forward, a program in the container makes the connections instead (--via exec): {why}"
+        ));
+    });
 }

@@ -42,6 +42,22 @@ impl Signals {
         Ok(Self {})
     }
 
+    /// For a command that is not to outlive us: the shell's 128 + number for all that end a program.
+    pub(super) fn deadly() -> io::Result<Self> {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::SignalKind;
+            Self::catch(&[
+                (SignalKind::interrupt(), 128 + 2),
+                (SignalKind::terminate(), 128 + 15),
+                (SignalKind::hangup(), 128 + 1),
+                (SignalKind::quit(), 128 + 3),
+            ])
+        }
+        #[cfg(not(unix))]
+        Ok(Self {})
+    }
+
     #[cfg(unix)]
     fn catch(kinds: &[(tokio::signal::unix::SignalKind, u8)]) -> io::Result<Self> {
         let unix = kinds

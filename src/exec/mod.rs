@@ -12,6 +12,11 @@
 //! | `status` | the Status document and what it means |
 //! | `websocket`, `streams` | the two transports |
 //! | `relay` | local streams, and what goes first |
+//! | `pipe` | a command as one byte stream |
+//! | `bridge` | commands that make connections, for such streams |
+//! | [`verify`] | whether all of stdin has arrived |
+//! | [`hang_up`] | how a command ends with its client |
+//! | `mark` | what both learn from the container |
 
 use std::ffi::OsString;
 use std::io;
@@ -30,14 +35,21 @@ use status::Report;
 use streams::Streams;
 use websocket::WebSocket;
 
+pub mod bridge;
 mod channels;
+pub mod hang_up;
+mod mark;
+mod pipe;
 mod relay;
 mod status;
 mod streams;
 #[cfg(test)]
 mod tests;
+pub mod verify;
 mod websocket;
 
+pub use mark::Marked;
+pub use pipe::{Mark, Pipe};
 pub use relay::Local;
 
 /// The protocol over WebSocket. Older ones can't pass the end of stdin on: they are not for us.
@@ -174,7 +186,7 @@ pub enum Error {
 }
 
 /// A command that was started. Dropping it closes the connection; what becomes of the command then is the runtime's
-/// affair: most let it run.
+/// affair: most let it run, see [`hang_up`].
 pub struct Session<IO> {
     transport: Transport<IO>,
     tty: bool,

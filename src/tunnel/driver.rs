@@ -134,7 +134,7 @@ impl<W: Wire> Driver<W> {
             state
                 .connection
                 .set_blocked(sent.is_pending(), now.into_std());
-            let more_to_send = match sent {
+            let more_to_send = match &sent {
                 Poll::Ready(Ok(())) => state.connection.has_output(),
                 Poll::Ready(Err(error)) => {
                     tracing::debug!(%error, "sending failed");
@@ -143,6 +143,11 @@ impl<W: Wire> Driver<W> {
                 }
                 Poll::Pending => false,
             };
+            if sent.is_pending() || state.connection.paused() {
+                state.still.get_or_insert(now);
+            } else {
+                state.still = None;
+            }
             if received.is_pending() && !more_to_send {
                 state.driver = Some(cx.waker().clone());
                 // A stream may have been read, or written, while the lock was free.

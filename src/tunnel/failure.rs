@@ -16,6 +16,9 @@ pub enum Failure {
     /// The pod, or its network, is no more: no other stream of this tunnel will work.
     #[error("{0}")]
     PodGone(String),
+    /// The runtime can't forward ports.
+    #[error("{0}")]
+    Unsupported(String),
     /// The runtime says something else.
     #[error("{0}")]
     Other(String),
@@ -31,6 +34,9 @@ pub enum Failure {
     /// The tunnel has ended.
     #[error("lost connection to pod: {0}")]
     Lost(#[from] Lost),
+    /// The command that carried the stream is lost.
+    #[error("lost connection to pod: {0}")]
+    Cut(String),
 }
 
 impl Failure {
@@ -42,7 +48,8 @@ impl Failure {
 
     /// What a runtime's text on the error stream means. The runtimes have no codes, so their wordings are matched
     /// (containerd 1.5 to 2.4, CRI-O to 1.36, socat of the Docker days); an unknown one is `Other`, which is safe.
-    pub(super) fn from_text(text: &[u8]) -> Self {
+    #[must_use]
+    pub fn from_text(text: &[u8]) -> Self {
         const GONE: [&str; 5] = [
             "failed to find sandbox",
             "could not find sandbox",
@@ -50,9 +57,18 @@ impl Failure {
             "PodSandbox with ID",
             "is not running",
         ];
+        // Nodes without the tools of the Docker days, virtual nodes, Windows.
+        const UNABLE: [&str; 4] = [
+            "nimplemented",
+            "not implemented",
+            "not supported",
+            "unable to do port forwarding",
+        ];
         let text = untrusted::printable(&String::from_utf8_lossy(text), MAX_TEXT);
         if GONE.iter().any(|gone| text.contains(gone)) {
             Self::PodGone(text)
+        } else if UNABLE.iter().any(|unable| text.contains(unable)) {
+            Self::Unsupported(text)
         } else if text.to_ascii_lowercase().contains("connection refused") {
             Self::Refused(text)
         } else if text.contains("connection reset by peer") || text.contains("broken pipe") {
@@ -66,9 +82,9 @@ impl Failure {
     pub(super) fn kind(&self) -> io::ErrorKind {
         match self {
             Self::Refused(_) => io::ErrorKind::ConnectionRefused,
-            Self::Reset | Self::Lost(_) => io::ErrorKind::ConnectionReset,
+            Self::Reset | Self::Lost(_) | Self::Cut(_) => io::ErrorKind::ConnectionReset,
             Self::NoReply | Self::Unconfirmed => io::ErrorKind::TimedOut,
-            Self::PodGone(_) | Self::Other(_) => io::ErrorKind::Other,
+            Self::PodGone(_) | Self::Unsupported(_) | Self::Other(_) => io::ErrorKind::Other,
         }
     }
 }
@@ -123,5 +139,7 @@ mod tests {
         assert_eq!(text(&refused), Failure::Refused(refused.clone()));
         let gone = format!("{before}failed to find sandbox \"1\" in store: not found");
         assert_eq!(text(&gone), Failure::PodGone(gone.clone()));
+        let unable = format!("{before}unable to do port forwarding: socat not found");
+        assert_eq!(text(&unable), Failure::Unsupported(unable.clone()));
     }
 }

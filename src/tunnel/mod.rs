@@ -8,8 +8,11 @@
 //! The protocol has no flow control. A stream that nobody reads pauses its whole tunnel once its buffer is full, so
 //! memory stays bounded; who can't accept that gives the stream a tunnel of its own.
 //!
+//! A [`pool::Pool`] does that, for as many connections as there are.
+//!
 //! Beneath it lies [`Multiplexed`], which opens any streams ([`Channel`]s) in the same way: remote commands use it.
 
+use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,12 +22,13 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use crate::spdy::{Lost, OpenError};
+use crate::spdy::Lost;
 
 mod channel;
 mod driver;
 mod failure;
 mod multiplexed;
+pub mod pool;
 mod raw;
 mod stream;
 #[cfg(test)]
@@ -32,6 +36,7 @@ mod tests;
 mod websocket;
 mod wire;
 
+pub use crate::spdy::OpenError;
 pub use channel::Channel;
 pub use failure::Failure;
 pub use multiplexed::Multiplexed;
@@ -128,6 +133,27 @@ impl Tunnel {
     /// Waits until the connection has ended, and tells why. Cancel-safe.
     pub async fn ended(&self) -> Lost {
         self.streams.ended().await
+    }
+
+    /// The same, without holding the tunnel.
+    pub fn end(&self) -> impl Future<Output = Lost> + Send + 'static {
+        self.streams.end()
+    }
+
+    /// Whether new streams can be trusted to get through: it hasn't ended, and no stream was broken off whose bytes
+    /// may lie in the node's way for ever. There every stream has one of five workers, and one that waits for
+    /// a container that is gone is never free again (spdystream in all versions; the kubelet's or the runtime's end).
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        let state = self.streams.handle.0.lock();
+        !state.dirty && state.connection.lost().is_none()
+    }
+
+    /// Since when nothing gets through, in one direction at least: a stream is not read here, or the server takes
+    /// nothing.
+    #[must_use]
+    pub fn standing_still_since(&self) -> Option<Instant> {
+        self.streams.handle.0.lock().still
     }
 
     /// Resets what is open, says goodbye and closes the connection. Takes a second at most.

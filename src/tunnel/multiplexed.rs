@@ -40,6 +40,8 @@ impl Multiplexed {
                 wakers: Wakers::default(),
                 driver: None,
                 closing: None,
+                dirty: false,
+                still: None,
             }),
         });
         let (ended_at, ended) = watch::channel(None);
@@ -74,10 +76,17 @@ impl Multiplexed {
 
     /// Waits until the connection has ended, and tells why. Cancel-safe.
     pub async fn ended(&self) -> Lost {
+        self.end().await
+    }
+
+    /// The same, without holding the connection.
+    pub(super) fn end(&self) -> impl Future<Output = Lost> + Send + 'static {
         let mut ended = self.ended.clone();
-        let lost = ended.wait_for(Option::is_some).await;
-        // The sender is gone only with its runtime.
-        lost.ok().and_then(|lost| lost.clone()).unwrap_or(Lost::Cut)
+        async move {
+            let lost = ended.wait_for(Option::is_some).await;
+            // The sender is gone only with its runtime.
+            lost.ok().and_then(|lost| lost.clone()).unwrap_or(Lost::Cut)
+        }
     }
 
     /// Resets what is open, says goodbye and closes the connection. Takes a second at most.
@@ -123,6 +132,10 @@ pub(super) struct State {
     pub(super) wakers: Wakers,
     pub(super) driver: Option<Waker>,
     pub(super) closing: Option<Closing>,
+    /// A stream was broken off that may block the server's end.
+    pub(super) dirty: bool,
+    /// Since when input is left lying, or output isn't taken.
+    pub(super) still: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]

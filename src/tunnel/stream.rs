@@ -22,6 +22,8 @@ use crate::splice::Far;
 const VERDICT: Duration = Duration::from_secs(5);
 /// Bytes that a reader holds at a time, about: enough for one system call to be worth its while.
 const FETCH: usize = 128 * 1024;
+/// Bytes that the way to a container takes without its help: two socket buffers of the smallest usual size, or more.
+const TAKEN_AT_ONCE: usize = 64 * 1024;
 /// Bytes of an error text that are kept.
 const MAX_TEXT: usize = 4 * 1024;
 
@@ -41,6 +43,8 @@ pub struct Stream {
     /// Received and not yet consumed.
     chunks: VecDeque<Bytes>,
     verdict: Verdict,
+    sent: usize,
+    finished: bool,
 }
 
 #[derive(Debug)]
@@ -68,6 +72,8 @@ impl Stream {
                 patience: None,
                 spoken: None,
             },
+            sent: 0,
+            finished: false,
         }
     }
 
@@ -201,7 +207,8 @@ impl Far for Stream {
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<io::Result<()>> {
         let mut state = self.tunnel.0.lock();
         match state.connection.write(self.data, data) {
-            Ok(_) => {
+            Ok(length) => {
+                self.sent = self.sent.saturating_add(length);
                 state.wake_driver();
                 Poll::Ready(Ok(()))
             }
@@ -214,10 +221,13 @@ impl Far for Stream {
         }
     }
 
-    fn finish(&mut self) {
+    /// FIN after what was written. Ready at once: the protocol confirms no arrival.
+    fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.finished = true;
         let mut state = self.tunnel.0.lock();
         state.connection.finish(self.data);
         state.wake_driver();
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -263,9 +273,8 @@ impl AsyncWrite for Stream {
     }
 
     /// Half-close: FIN after what was written. Returns at once.
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().finish();
-        Poll::Ready(Ok(()))
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_finish(cx)
     }
 }
 
@@ -276,6 +285,8 @@ impl Drop for Stream {
             state.connection.release(id);
             state.wakers.forget(id);
         }
+        let all_taken = self.finished && self.verdict.spoken == Some(Ok(()));
+        state.dirty |= self.sent > TAKEN_AT_ONCE && !all_taken;
         state.wake_driver();
     }
 }

@@ -17,7 +17,10 @@ use crate::process::{DEADLINE, Lines, Process};
 
 const KPF: &str = env!("CARGO_BIN_EXE_kpf");
 /// Makes kubectl speak SPDY.
-const NO_WEBSOCKET: (&str, &str) = ("KUBECTL_PORT_FORWARD_WEBSOCKETS", "false");
+const NO_WEBSOCKET: [(&str, &str); 2] = [
+    ("KUBECTL_PORT_FORWARD_WEBSOCKETS", "false"),
+    ("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false"),
+];
 
 /// A way to the pod's ports.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,11 +74,12 @@ impl Client {
     }
 
     /// A command of the program, with nothing of the person who runs the benchmark.
-    fn command(&self, ground: &Ground, words: &[&str]) -> Option<Command> {
+    pub(crate) fn command(&self, ground: &Ground, words: &[&str]) -> Option<Command> {
         let mut command = Command::new(self.program()?);
         command
             .args(words)
             .env_clear()
+            .envs(ground.path())
             .env("HOME", ground.home())
             .env("KUBECONFIG", ground.kubeconfig());
         match self {
@@ -83,7 +87,7 @@ impl Client {
                 command.args(["--transport", "spdy"]);
             }
             Self::Kubectl(_, Transport::Spdy) => {
-                command.env(NO_WEBSOCKET.0, NO_WEBSOCKET.1);
+                command.envs(NO_WEBSOCKET);
             }
             _ => {}
         }

@@ -29,6 +29,12 @@ pub(crate) enum Figure {
     OpenMemory,
     DownloadsMemory,
     UploadsMemory,
+    Exec,
+    ExecCpu,
+    StdinCpu,
+    StdoutCpu,
+    StdinMemory,
+    StdoutMemory,
     BinarySize,
 }
 
@@ -68,6 +74,12 @@ impl Figure {
             Self::OpenMemory => "memory, 200 connections, MB",
             Self::DownloadsMemory => "memory, 8 downloads, MB",
             Self::UploadsMemory => "memory, 8 uploads, MB",
+            Self::Exec => "`exec -- true`, ms",
+            Self::ExecCpu => "`exec -- true`, CPU ms",
+            Self::StdinCpu => "client CPU, stdin of exec, s/GB",
+            Self::StdoutCpu => "client CPU, stdout of exec, s/GB",
+            Self::StdinMemory => "peak memory, stdin of exec, MB",
+            Self::StdoutMemory => "peak memory, stdout of exec, MB",
             Self::BinarySize => "size of the program, MB",
         }
     }
@@ -103,6 +115,12 @@ impl Figure {
             | Self::FirstByteCpu
             | Self::DownloadsMemory
             | Self::UploadsMemory
+            | Self::Exec
+            | Self::ExecCpu
+            | Self::StdinCpu
+            | Self::StdoutCpu
+            | Self::StdinMemory
+            | Self::StdoutMemory
             | Self::BinarySize => (None, None),
         };
         Target { ratio, value }

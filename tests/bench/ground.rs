@@ -1,7 +1,8 @@
-//! The playground in a process of its own, asked over its stdin and stdout.
+//! Where it is measured: the playground in a process of its own, asked over its stdin and stdout, or any cluster.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::{BufRead as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::process::{ChildStdin, Command};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tempfile::TempDir;
 
 use crate::playground::ports::{CHARGEN, DISCARD, ECHO};
 use crate::playground::{Options, Playground};
@@ -43,29 +45,38 @@ pub(crate) fn serve() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A running playground, seen from outside.
+/// A cluster with a pod in it.
 pub(crate) struct Ground {
-    process: Process,
-    stdin: Option<RefCell<ChildStdin>>,
-    answers: Lines,
     kubeconfig: PathBuf,
+    home: PathBuf,
+    namespace: String,
+    pod: String,
     services: BTreeMap<u16, SocketAddr>,
+    process: Option<Process>,
+    stdin: Option<RefCell<ChildStdin>>,
+    answers: Option<Lines>,
+    /// The home, where it isn't the playground's.
+    _folder: Option<TempDir>,
 }
 
 impl Ground {
+    /// A playground.
     pub(crate) fn start() -> anyhow::Result<Self> {
         let myself = std::env::current_exe()?;
         let mut process = Process::start(Command::new(myself).arg(ARGUMENT))?;
-        let stdin = process.stdin()?;
-        let answers = Lines::of(process.stdout()?);
         let mut ground = Self {
-            process,
-            stdin: Some(RefCell::new(stdin)),
-            answers,
             kubeconfig: PathBuf::new(),
+            home: PathBuf::new(),
+            namespace: NAMESPACE.to_owned(),
+            pod: POD.to_owned(),
             services: BTreeMap::new(),
+            stdin: Some(RefCell::new(process.stdin()?)),
+            answers: Some(Lines::of(process.stdout()?)),
+            process: Some(process),
+            _folder: None,
         };
         ground.kubeconfig = PathBuf::from(ground.answer()?);
+        ground.home = ground.kubeconfig.with_file_name("");
         for port in PORTS {
             let address = ground.answer()?.parse().context("where a port is")?;
             ground.services.insert(port, address);
@@ -73,13 +84,41 @@ impl Ground {
         Ok(ground)
     }
 
+    /// Another cluster, and a `[NAMESPACE/]POD` of it that has a shell, tee and sha256sum.
+    pub(crate) fn cluster(kubeconfig: &Path, pod: &str) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let (namespace, pod) = pod.split_once('/').unwrap_or((NAMESPACE, pod));
+        Ok(Self {
+            kubeconfig: std::path::absolute(kubeconfig)?,
+            home: folder.path().to_owned(),
+            namespace: namespace.to_owned(),
+            pod: pod.to_owned(),
+            services: BTreeMap::new(),
+            process: None,
+            stdin: None,
+            answers: None,
+            _folder: Some(folder),
+        })
+    }
+
+    /// The pod, as both clients take it.
+    pub(crate) fn pod(&self) -> [&str; 3] {
+        ["-n", &self.namespace, &self.pod]
+    }
+
+    /// A cluster's credential plugin may have to be found.
+    pub(crate) fn path(&self) -> Option<(&'static str, OsString)> {
+        let path = std::env::var_os("PATH").filter(|_| self.process.is_none());
+        path.map(|path| ("PATH", path))
+    }
+
     pub(crate) fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
 
-    /// A folder that goes with the playground.
+    /// A folder that goes with this.
     pub(crate) fn home(&self) -> &Path {
-        self.kubeconfig.parent().unwrap_or(&self.kubeconfig)
+        &self.home
     }
 
     /// Where the pod's ports are without any forward.
@@ -95,15 +134,19 @@ impl Ground {
     }
 
     fn answer(&self) -> anyhow::Result<String> {
-        self.answers
+        let asked = self.answers.as_ref().zip(self.process.as_ref());
+        let (answers, process) = asked.context("this is no playground")?;
+        answers
             .next()
-            .with_context(|| format!("the playground is silent: {}", self.process.complaint()))
+            .with_context(|| format!("the playground is silent: {}", process.complaint()))
     }
 }
 
 impl Drop for Ground {
     fn drop(&mut self) {
         self.stdin = None;
-        self.process.wait_for_end(PATIENCE);
+        if let Some(process) = &mut self.process {
+            process.wait_for_end(PATIENCE);
+        }
     }
 }

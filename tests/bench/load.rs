@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 
 use crate::clients::{Client, Forward, connect_once};
+use crate::exec;
 use crate::figure::Figure;
 use crate::flow::{Direction, Flow};
 use crate::ground::Ground;
@@ -18,8 +19,8 @@ use crate::process::cpu_of_ended_children;
 const WARM_UP: usize = 20;
 /// Streams where there are several.
 const MANY: usize = 8;
-const MB: f64 = 1e6;
-const GB: f64 = 1e9;
+pub(crate) const MB: f64 = 1e6;
+pub(crate) const GB: f64 = 1e9;
 
 /// How much of everything.
 pub(crate) struct Size {
@@ -34,6 +35,8 @@ pub(crate) struct Size {
     open: usize,
     /// Starts of the program.
     starts: u32,
+    /// Through one command.
+    bytes: u64,
 }
 
 impl Size {
@@ -44,6 +47,7 @@ impl Size {
         burst: 500,
         open: 200,
         starts: 10,
+        bytes: 1_000_000_000,
     };
 
     pub(crate) const QUICK: Self = Self {
@@ -53,6 +57,7 @@ impl Size {
         burst: 50,
         open: 20,
         starts: 2,
+        bytes: 4_000_000,
     };
 }
 
@@ -72,7 +77,7 @@ impl fmt::Display for Size {
 pub(crate) struct Samples(pub(crate) Vec<(Figure, f64)>);
 
 impl Samples {
-    fn add(&mut self, figure: Figure, value: f64) {
+    pub(crate) fn add(&mut self, figure: Figure, value: f64) {
         self.0.push((figure, value));
     }
 
@@ -91,10 +96,19 @@ pub(crate) enum Load {
     OpenConnections,
     Bulk(Direction, usize),
     BusyRoundTrips,
+    Execs,
+    Exec(Direction),
 }
 
 impl Load {
-    pub(crate) const ALL: [Self; 10] = [
+    /// Those that every pod with a shell will do for.
+    pub(crate) const EXEC: [Self; 3] = [
+        Self::Execs,
+        Self::Exec(Direction::Up),
+        Self::Exec(Direction::Down),
+    ];
+
+    pub(crate) const ALL: [Self; 13] = [
         Self::Starts,
         Self::RoundTrips,
         Self::Connections,
@@ -105,6 +119,9 @@ impl Load {
         Self::Bulk(Direction::Up, 1),
         Self::Bulk(Direction::Up, MANY),
         Self::BusyRoundTrips,
+        Self::Execs,
+        Self::Exec(Direction::Up),
+        Self::Exec(Direction::Down),
     ];
 
     pub(crate) fn run(
@@ -113,12 +130,15 @@ impl Load {
         ground: &Ground,
         size: &Size,
     ) -> anyhow::Result<Samples> {
-        if let Self::Starts = self {
-            return starts(client, ground, size.starts);
+        match self {
+            Self::Starts => return starts(client, ground, size.starts),
+            Self::Execs => return exec::starts(client, ground, size.starts),
+            Self::Exec(direction) => return exec::bulk(client, ground, direction, size.bytes),
+            _ => {}
         }
         let forward = Forward::start(client, ground)?;
         let measured = match self {
-            Self::Starts => unreachable!("has no forward of its own"),
+            Self::Starts | Self::Execs | Self::Exec(_) => unreachable!("need no forward"),
             Self::RoundTrips => idle_round_trips(&forward, size.round_trips),
             Self::Connections => connections(&forward, size.connections),
             Self::Burst => burst(&forward, size.burst),
@@ -144,6 +164,9 @@ impl fmt::Display for Load {
             Self::Bulk(Direction::Down, streams) => write!(f, "download-{streams}"),
             Self::Bulk(Direction::Up, streams) => write!(f, "upload-{streams}"),
             Self::BusyRoundTrips => f.write_str("busy-round-trips"),
+            Self::Execs => f.write_str("exec-starts"),
+            Self::Exec(Direction::Up) => f.write_str("exec-stdin"),
+            Self::Exec(Direction::Down) => f.write_str("exec-stdout"),
         }
     }
 }
@@ -304,7 +327,7 @@ fn round_trip(tcp: &mut TcpStream, bytes: &mut [u8]) -> anyhow::Result<Duration>
     Ok(begun.elapsed())
 }
 
-fn milliseconds(time: Duration) -> f64 {
+pub(crate) fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 

@@ -5,6 +5,8 @@
 //! the ratios rather than the figures. kubectl is the one that `KPF_BENCH_KUBECTL` names or the one on PATH; without
 //! one kpf is measured alone.
 //!
+//! `-- exec` measures only `exec`. That is also what is measured on any other cluster, which `--kubeconfig` and `--pod` name.
+//!
 //! Without cargo's `--bench`, as in `cargo test --bench forward`, it is a smoke test: as `--quick`.
 //!
 //! | module | what it is |
@@ -12,11 +14,12 @@
 //! | [`ground`] | the playground, in a process of its own |
 //! | [`clients`] | direct, kpf and kubectl, and how they are started |
 //! | [`process`] | a child, what it said and what it used |
-//! | [`load`], [`flow`] | what is done with a client |
+//! | [`load`], [`flow`], [`exec`] | what is done with a client |
 //! | [`figure`], [`table`] | what comes out, and what it should be |
 #![allow(clippy::print_stderr, clippy::print_stdout, reason = "a command line")]
 
 mod clients;
+mod exec;
 mod figure;
 mod flow;
 mod ground;
@@ -50,6 +53,12 @@ struct Arguments {
     /// Write all samples to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Measure exec on this cluster instead of the playground
+    #[arg(long, value_name = "FILE", requires = "pod")]
+    kubeconfig: Option<PathBuf>,
+    /// In this pod of it, with sh, tee and sha256sum
+    #[arg(long, value_name = "[NAMESPACE/]POD", requires = "kubeconfig")]
+    pod: Option<String>,
     /// Only loads whose name contains this
     #[arg(value_name = "LOAD", default_value = "")]
     only: String,
@@ -76,11 +85,14 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let quick = arguments.quick || !arguments.bench;
     let size = if quick { Size::QUICK } else { Size::FULL };
     let rounds = arguments.rounds.unwrap_or(if quick { 1 } else { 3 });
-    let ground = Ground::start()?;
+    let (ground, loads) = match arguments.kubeconfig.as_ref().zip(arguments.pod.as_ref()) {
+        Some((kubeconfig, pod)) => (Ground::cluster(kubeconfig, pod)?, &Load::EXEC[..]),
+        None => (Ground::start()?, &Load::ALL[..]),
+    };
     let clients = Client::all();
     let mut table = Table::new(&clients);
     for round in 1..=rounds {
-        for load in Load::ALL {
+        for load in loads {
             let name = load.to_string();
             if !name.contains(&arguments.only) {
                 continue;

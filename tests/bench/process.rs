@@ -1,7 +1,7 @@
 //! A child process: what it said, what it used, and its end.
 
 use std::io::{BufRead as _, BufReader, Read};
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
@@ -61,19 +61,38 @@ impl Process {
 
     /// Resident memory in bytes.
     pub(crate) fn resident(&self) -> anyhow::Result<u64> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most resident memory that it has had, in bytes.
+    pub(crate) fn peak(&self) -> anyhow::Result<u64> {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, field: &str) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let kib = status
             .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"))
-            .context("no VmRSS in /proc")?;
+            .find_map(|line| line.strip_prefix(field)?.strip_suffix("kB"))
+            .with_context(|| format!("no {field} in /proc"))?;
         Ok(kib.trim().parse::<u64>()? * 1024)
     }
 
     /// Waits for its end; afterwards it is killed like any other.
     pub(crate) fn wait_for_end(&mut self, patience: Duration) {
+        // whoever doesn't end is killed
+        let _ = self.end(patience);
+    }
+
+    /// Waits for its end, and says how it was.
+    pub(crate) fn end(&mut self, patience: Duration) -> anyhow::Result<ExitStatus> {
         let deadline = Instant::now() + patience;
-        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(5));
+        loop {
+            if let Some(ended) = self.child.try_wait()? {
+                return Ok(ended);
+            }
+            anyhow::ensure!(Instant::now() < deadline, "it does not end");
+            std::thread::sleep(Duration::from_micros(200));
         }
     }
 }

@@ -25,6 +25,7 @@ async fn a_role_decides_which_transport_works() {
         ("get-only", NO, YES, NO),
         ("create-only", YES, NO, NO),
         ("stream-only", YES, YES, YES),
+        ("exec-only", NO, NO, NO),
         ("admin", YES, YES, YES),
         ("cert", YES, YES, YES),
         ("plugin", YES, YES, YES),

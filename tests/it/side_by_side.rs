@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
+use crate::differences::{Tally, forward};
 use crate::forward::{Forward, free_port};
 use crate::playground::kubeconfig;
 use crate::program::{Ended, Noise, Process, TestEnv, digest_of, in_time, run};
@@ -118,6 +119,7 @@ fn env() -> TestEnv {
 #[tokio::test]
 async fn forwards_look_and_end_alike() {
     let env = env();
+    let tally = Tally::default();
     for kubectl in tools::kubectls() {
         for websockets in WEBSOCKETS {
             let port = free_port();
@@ -189,14 +191,17 @@ async fn forwards_look_and_end_alike() {
                 let theirs = see(theirs, lines, exchange, signal).await;
                 let ours = see(ours, lines, exchange, signal).await;
                 assert_eq!(ours, theirs, "{words}, {} {websockets}", kubectl.display());
+                tally.count(None);
             }
         }
     }
+    tally.print("forward");
 }
 
 #[tokio::test]
 async fn failures_have_the_same_code_and_words() {
     let env = env();
+    let tally = Tally::default();
     let [viewer, wrong] = ["viewer", "wrong"].map(kubeconfig::context);
     let viewer = format!("pod/web :80 --context {viewer}");
     let wrong = format!("pod/web :80 --context {wrong}");
@@ -269,6 +274,7 @@ async fn failures_have_the_same_code_and_words() {
                 "The connection to the server 127.0.0.1:1 was refused - did you specify the right host or port?",
             ),
         ] {
+            let mut said = Vec::new();
             for command in both(&env, &kubectl, "true", words) {
                 let what = format!("{words}, {:?}", command.as_std().get_program());
                 let ended = run(command).await;
@@ -280,9 +286,13 @@ async fn failures_have_the_same_code_and_words() {
                     ended.stderr
                 );
                 assert!(ended.stderr.contains(part), "{what}: {}", ended.stderr);
+                said.push(ended.stderr);
             }
+            // what kpf says more, or in a line less
+            tally.count(Some(forward::LINES).filter(|_| said[0] != said[1]));
         }
     }
+    tally.print("forward, failures");
 }
 
 /// What becomes of a command line.
@@ -316,6 +326,7 @@ impl Outcome {
 #[tokio::test]
 async fn what_differs_is_meant_to() {
     let env = env();
+    let tally = Tally::default();
     let occupied = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = occupied.local_addr().unwrap().port();
     let [a, b] = [free_port(), free_port()];
@@ -330,37 +341,37 @@ async fn what_differs_is_meant_to() {
             format!("pod/web {a}:80:90"),
             forwards(&[(a, a)]),
             fails(),
-            "kubectl takes the first number for both ports, which nobody means",
+            forward::THREE_PORTS,
         ),
         (
             format!("pod/web {taken}:80 {a}:80"),
             forwards(&[(a, 80)]),
             fails(),
-            "whoever asks for a port wants it; --allow-partial is kubectl's way",
+            forward::PARTIAL,
         ),
         (
             format!("pod/web 127.0.0.1:{a}:80"),
             fails(),
             forwards(&[(a, 80)]),
-            "an address of its own for a port",
+            forward::ADDRESS,
         ),
         (
             format!("team-b/web {a}:80"),
             fails(),
             forwards(&[(a, 80)]),
-            "a namespace in the target",
+            forward::TARGETS,
         ),
         (
             format!("web.team-b.kpf {a}:80"),
             fails(),
             forwards(&[(a, 80)]),
-            "the host form",
+            forward::TARGETS,
         ),
         (
             format!("pod/web {a}:80 pod/echo {b}:7"),
             fails(),
             forwards(&[(a, 80), (b, 7)]),
-            "several targets",
+            forward::TARGETS,
         ),
     ];
     for kubectl in tools::kubectls() {
@@ -374,9 +385,11 @@ async fn what_differs_is_meant_to() {
             let did = Outcome::of(kubectl, lines(theirs)).await;
             assert_eq!(&did, theirs, "kubectl {words}");
             let did = Outcome::of(kpf, lines(ours)).await;
-            assert_eq!(&did, ours, "kpf {words}: {why}");
+            assert_eq!(&did, ours, "kpf {words}: {}", why.why);
+            tally.count(Some(why));
         }
     }
+    tally.print("forward, differences");
     drop(occupied);
 }
 
@@ -385,6 +398,7 @@ async fn what_differs_is_meant_to() {
 #[tokio::test]
 async fn a_refused_connection_is_the_end_for_kubectl_only() {
     let env = env();
+    let tally = Tally::default();
     for kubectl in tools::kubectls() {
         for websockets in WEBSOCKETS {
             let words = "pod/echo :1006 :7 --address=127.0.0.1";
@@ -406,6 +420,8 @@ async fn a_refused_connection_is_the_end_for_kubectl_only() {
             assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
             in_time(Exchange::Echo(1000).by(ours.connect(1).await)).await;
             ours.interrupt().await;
+            tally.count(Some(forward::FAILURE));
         }
     }
+    tally.print("forward, a refused connection");
 }

@@ -1,6 +1,7 @@
 //! Who is asking, and what may they do: authentication and role-based access control.
 
 use std::collections::HashMap;
+use std::sync::Mutex;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,6 +10,7 @@ use hyper::header::AUTHORIZATION;
 use rustls::pki_types::CertificateDer;
 
 use super::tls::{Authority, Identity, random_hex};
+use super::wire::lock;
 
 /// What a user's role allows. All but `StreamOnly` may read objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +25,10 @@ pub(crate) enum Role {
     GetOnly,
     /// `create` on the streaming subresources: what SPDY needs.
     CreateOnly,
+    /// Remote commands, but no port-forward.
+    ExecOnly,
+    /// `get` and `list` of objects and all of the streaming subresources, but no `watch`.
+    NoWatch,
 }
 
 /// How a user proves who they are.
@@ -48,7 +54,8 @@ pub(crate) struct User {
 /// All users, looked up by their proof.
 pub(crate) struct Users {
     users: Vec<User>,
-    by_authorization: HashMap<String, usize>,
+    /// What is let in now; credentials that expired are gone from here.
+    by_authorization: Mutex<HashMap<String, usize>>,
 }
 
 /// The identity a request ends up with.
@@ -95,17 +102,44 @@ impl Users {
                 Role::CreateOnly,
                 Proof::Token(secret("create-only")?),
             ),
+            User::new(
+                "exec-only",
+                Role::ExecOnly,
+                Proof::Token(secret("exec-only")?),
+            ),
+            User::new("no-watch", Role::NoWatch, Proof::Token(secret("no-watch")?)),
             User::new("wrong", Role::Viewer, Proof::Nothing(secret("wrong")?)),
         ];
-        let by_authorization = users
+        let by_authorization: HashMap<_, _> = users
             .iter()
             .enumerate()
             .filter_map(|(index, user)| Some((user.authorization()?, index)))
             .collect();
         Ok(Self {
             users,
-            by_authorization,
+            by_authorization: Mutex::new(by_authorization),
         })
+    }
+
+    /// Refuses a user's token from now on, and lets a new one in, which is returned; `None` if the user has no token.
+    pub(crate) fn renew(&self, name: &str) -> anyhow::Result<Option<String>> {
+        let of_user = |user: &User| user.name == name && user.token().is_some();
+        let Some(index) = self.users.iter().position(of_user) else {
+            return Ok(None);
+        };
+        let token = format!("{name}-{}", random_hex(16)?);
+        let mut known = lock(&self.by_authorization);
+        known.retain(|_, user| *user != index);
+        known.insert(format!("Bearer {token}"), index);
+        Ok(Some(token))
+    }
+
+    /// The token that lets a user in now.
+    pub(crate) fn token(&self, name: &str) -> Option<String> {
+        let index = self.users.iter().position(|user| user.name == name)?;
+        let known = lock(&self.by_authorization);
+        let (header, _) = known.iter().find(|(_, user)| **user == index)?;
+        Some(header.strip_prefix("Bearer ")?.to_owned())
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &User> {
@@ -124,8 +158,8 @@ impl Users {
     ) -> Option<Caller> {
         let user = match headers.get(AUTHORIZATION) {
             Some(value) => {
-                let index = self.by_authorization.get(value.to_str().ok()?)?;
-                &self.users[*index]
+                let known = lock(&self.by_authorization);
+                &self.users[*known.get(value.to_str().ok()?)?]
             }
             None => self.by_certificate(certificate?)?,
         };
@@ -161,8 +195,15 @@ impl User {
         Self { name, role, proof }
     }
 
-    /// The `Authorization` header that lets this user in.
-    pub(crate) fn authorization(&self) -> Option<String> {
+    fn token(&self) -> Option<&str> {
+        match &self.proof {
+            Proof::Token(token) | Proof::Plugin(token) => Some(token),
+            _ => None,
+        }
+    }
+
+    /// The `Authorization` header that lets this user in at first.
+    fn authorization(&self) -> Option<String> {
         match &self.proof {
             Proof::Token(token) | Proof::Plugin(token) => Some(format!("Bearer {token}")),
             Proof::Basic(password) => {
@@ -188,7 +229,9 @@ impl Caller {
             Some(Role::Viewer) => reading,
             Some(Role::StreamOnly) => streaming,
             Some(Role::GetOnly) => reading || streaming && action.verb == "get",
+            Some(Role::ExecOnly) => reading || action.resource == "pods/exec",
             Some(Role::CreateOnly) => reading || streaming && action.verb == "create",
+            Some(Role::NoWatch) => reading && action.verb != "watch" || streaming,
             None => false,
         }
     }

@@ -10,8 +10,10 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Frame, SizeHint};
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use hyper::{Response, StatusCode, Uri};
+use hyper::{Request, Response, StatusCode, Uri};
 use serde_json::{Value, json};
+
+use super::request_line;
 
 /// What all answers have as body.
 pub(crate) struct Body(BoxBody<Bytes, Infallible>);
@@ -86,6 +88,13 @@ impl Refusal {
         }
     }
 
+    /// What an API server says that doesn't reach the kubelet; it has no reason.
+    pub(crate) fn no_kubelet() -> Self {
+        let message =
+            "error dialing backend: dial tcp 127.0.0.1:10250: connect: connection refused";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "", message)
+    }
+
     pub(crate) fn no_route() -> Self {
         let message = "the server could not find the requested resource";
         Self::new(StatusCode::NOT_FOUND, "NotFound", message)
@@ -108,8 +117,11 @@ impl Refusal {
     pub(crate) fn document(&self) -> Value {
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason, "code": self.code.as_u16(),
+            "message": self.message, "code": self.code.as_u16(),
         });
+        if !self.reason.is_empty() {
+            status["reason"] = json!(self.reason);
+        }
         if let Some(details) = &self.details {
             status["details"] = details.clone();
         }
@@ -128,7 +140,20 @@ pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
     pub(crate) fn of(uri: &Uri) -> Self {
-        let pairs = uri.query().unwrap_or_default().split('&');
+        Self::parse(uri.query().unwrap_or_default())
+    }
+
+    /// Also of one that is too long for a URI.
+    pub(crate) fn of_request<T>(request: &Request<T>) -> Self {
+        let long = request.headers().get(request_line::QUERY);
+        match long.and_then(|query| query.to_str().ok()) {
+            Some(query) => Self::parse(query),
+            None => Self::of(request.uri()),
+        }
+    }
+
+    fn parse(query: &str) -> Self {
+        let pairs = query.split('&');
         let pairs = pairs.filter(|pair| !pair.is_empty()).map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             (decode(key), decode(value))

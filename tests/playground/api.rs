@@ -13,7 +13,7 @@ use super::faults::{self, Answer};
 use super::read::read;
 use super::server::{Server, Visitor};
 use super::upgrade::{self, Upgrade};
-use super::world::RESOURCES;
+use super::world::{GROUPS, RESOURCES};
 
 /// Answers one request.
 pub(crate) async fn respond(
@@ -86,7 +86,7 @@ async fn route(
         )),
         ["apis"] => Ok(document(StatusCode::OK, &groups())),
         ["api", "v1"] => Ok(document(StatusCode::OK, &resources(""))),
-        ["apis", group, "v1"] if ["apps", "batch"].contains(&group) => {
+        ["apis", group, "v1"] if GROUPS.contains(&group) => {
             Ok(document(StatusCode::OK, &resources(group)))
         }
         [
@@ -187,7 +187,7 @@ fn version(server: &Server) -> Value {
 }
 
 fn groups() -> Value {
-    let groups: Vec<Value> = ["apps", "batch"]
+    let groups: Vec<Value> = GROUPS
         .iter()
         .map(|group| {
             let version = json!({ "groupVersion": format!("{group}/v1"), "version": "v1" });

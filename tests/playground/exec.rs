@@ -54,7 +54,7 @@ impl Upgrade {
         let pods = Resource::find("", "pods").expect("pods are known");
         let pod = lock(&server.world).get(pods, namespace, name).cloned();
         let pod = pod.ok_or_else(|| Refusal::not_found("pods", name))?;
-        let query = Query::of(self.request.uri());
+        let query = Query::of_request(&self.request);
         let container = container(&pod, name, query.first("container").unwrap_or_default())?;
         if pod["spec"]["nodeName"].is_null() {
             let message = format!("pod {name} does not have a host assigned");
@@ -62,6 +62,9 @@ impl Upgrade {
         }
         if !self.asks_for_upgrade() {
             return Err(Refusal::bad_request("Upgrade request required"));
+        }
+        if !server.node.is_up() {
+            return Err(Refusal::no_kubelet());
         }
         let flag = |name: &str| {
             let value = query.first(name);
@@ -75,7 +78,7 @@ impl Upgrade {
         }
         let not_found = format!("container not found ({container:?})");
         let sandbox = server.node.sandbox(namespace, name);
-        let sandbox = sandbox.filter(|_| runs(&pod, &container));
+        let sandbox = sandbox.filter(|it| it.is_running() && runs(&pod, &container));
         let translated = server.minor >= 30 && self.subprotocols().iter().any(|it| it == V5);
         let Some(sandbox) = sandbox else {
             // before 1.36 the API server had said 101 before it heard of this

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -179,6 +180,10 @@ pub(crate) struct ExecFaults {
     pub(crate) late: Duration,
     /// Nobody reads the command's stdin.
     pub(crate) stdin_unread: bool,
+    /// The folder of the only programs that containers have; otherwise they have the machine's.
+    pub(crate) programs: Option<PathBuf>,
+    /// The command's stdin ends after so many bytes, and nobody is told: containerd #12734, #13934.
+    pub(crate) stdin_lost_after: Option<usize>,
 }
 
 /// How the connection of a command ends.
@@ -216,6 +221,21 @@ pub(crate) struct Behaviour {
     /// How a new tunnel's bytes are cut into WebSocket messages.
     pub(crate) messages: Messages,
     pub(crate) exec: ExecFaults,
+    /// How often a watch that wants bookmarks gets one; API servers: about a minute.
+    pub(crate) bookmarks: Duration,
+}
+
+/// What happens to all watches that are open.
+#[derive(Clone, Debug)]
+pub(crate) enum Interruption {
+    /// They end, as API servers end watches whenever they like.
+    End,
+    /// They get an ERROR event with this Status, and end.
+    Error {
+        code: StatusCode,
+        reason: &'static str,
+        message: String,
+    },
 }
 
 impl Default for Behaviour {
@@ -230,6 +250,7 @@ impl Default for Behaviour {
             fail_before_dial: None,
             messages: Messages::default(),
             exec: ExecFaults::default(),
+            bookmarks: Duration::from_secs(60),
         }
     }
 }

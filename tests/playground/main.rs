@@ -44,7 +44,8 @@ struct Arguments {
     /// Where the API server listens
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// Whose context is the current one: admin, cert, plugin, basic, viewer, stream-only, get-only, create-only or wrong
+    /// Whose context is the current one: admin, cert, plugin, basic, viewer, stream-only, exec-only, get-only, create-only,
+    /// no-watch or wrong
     #[arg(long, value_name = "USER", default_value = "admin")]
     context_user: String,
     /// Run this kpf command against the playground, and end with it
@@ -150,7 +151,7 @@ fn introduce(playground: &Playground, file: &Path) {
     }
     println!("  kubectl get pods,services -A");
     println!(
-        "Other users: --context playground-{{cert,plugin,basic,viewer,stream-only,get-only,create-only,wrong}}"
+        "Other users: --context playground-{{cert,plugin,basic,viewer,stream-only,exec-only,get-only,create-only,no-watch,wrong}}"
     );
 }
 

@@ -7,32 +7,40 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`server`], [`wire`], [`tls`] | the listener, its connections, and how to harm them |
-//! | [`api`], [`read`], [`answer`] | the API server: routes, reading objects, the words of its answers |
+//! | [`api`], [`read`], [`watch`], [`answer`] | the API server: routes, reading and watching objects, the words of its answers |
 //! | [`access`], [`world`], [`objects`] | users and roles; objects, and which there are at the start |
+//! | [`endpoints`] | which pods stand behind a service |
 //! | [`upgrade`], [`transport`], [`portforward`], [`legacy`] | port-forward in its three forms |
 //! | [`exec`], [`channels`], [`remote_spdy`] | exec, up to the 101 and over both transports |
 //! | [`runtime`], [`process`] | commands in containers: local processes and how they end |
+//! | [`workers`] | how a node reads a connection: without flow control |
 //! | [`tunnel`] | a handle to an upgraded connection |
 //! | [`node`], [`ports`], [`sshd`] | pods, and what answers on their ports |
-//! | [`faults`] | what goes wrong on purpose, and what was seen |
-//! | [`kubeconfig`] | the file that opens it all |
+//! | [`pods`], [`workloads`] | what becomes of pods: ready, terminating, replaced, rolled out |
+//! | [`faults`], [`network`] | what goes wrong on purpose, and what was seen |
+//! | [`kubeconfig`], [`plugin`] | the file that opens it all, and the program that it runs |
 #![allow(dead_code, reason = "the example and each test suite use a part of it")]
 
 pub(crate) mod access;
 pub(crate) mod answer;
 pub(crate) mod api;
 pub(crate) mod channels;
+pub(crate) mod endpoints;
 pub(crate) mod exec;
 pub(crate) mod faults;
 pub(crate) mod kubeconfig;
 pub(crate) mod legacy;
+pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod objects;
+pub(crate) mod plugin;
+pub(crate) mod pods;
 pub(crate) mod portforward;
 pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod read;
 pub(crate) mod remote_spdy;
+pub(crate) mod request_line;
 pub(crate) mod runtime;
 pub(crate) mod server;
 pub(crate) mod sshd;
@@ -40,33 +48,36 @@ pub(crate) mod tls;
 pub(crate) mod transport;
 pub(crate) mod tunnel;
 pub(crate) mod upgrade;
+pub(crate) mod watch;
 pub(crate) mod wire;
+pub(crate) mod workers;
+pub(crate) mod workloads;
 pub(crate) mod world;
 
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use serde_json::{Value, json};
+use hyper::Uri;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use access::{Proof, Users};
-use faults::{Answer, Behaviour, Request, Rule};
-use node::{Node, Sandbox};
-use ports::Service;
+use faults::{Answer, Behaviour, Interruption, Request, Rule};
+use network::Network;
+use node::Node;
 use server::Server;
 use sshd::Sshd;
 use tls::{Authority, Identity};
 use tunnel::Tunnel;
 use wire::lock;
-use world::{Resource, World};
+use world::World;
 
 /// How a playground is made.
 #[derive(Clone, Debug)]
@@ -86,6 +97,8 @@ pub(crate) struct Options {
     pub(crate) plugin: Vec<String>,
     /// The server's certificate expired yesterday.
     pub(crate) expired_certificate: bool,
+    /// Puts a [`Network`] between clients and the server, which tests can freeze.
+    pub(crate) network: bool,
 }
 
 impl Default for Options {
@@ -98,6 +111,7 @@ impl Default for Options {
             path_prefix: String::new(),
             plugin: Vec::new(),
             expired_certificate: false,
+            network: false,
         }
     }
 }
@@ -111,6 +125,7 @@ pub(crate) struct Playground {
     address: SocketAddr,
     folder: TempDir,
     listening: Mutex<CancellationToken>,
+    network: Option<Network>,
     runtime: Option<Runtime>,
 }
 
@@ -143,7 +158,7 @@ impl Playground {
             options.user
         );
         if options.plugin.is_empty() {
-            options.plugin = vec![plugin_script(folder.path())?];
+            options.plugin = vec![plugin::script(folder.path())?];
         }
         let behaviour = Behaviour {
             half_close: options.half_close,
@@ -167,6 +182,9 @@ impl Playground {
             connections: Mutex::default(),
             accepted: AtomicU64::new(0),
             tunnels_opened: AtomicU64::new(0),
+            watches: Mutex::default(),
+            watches_opened: AtomicU64::new(0),
+            interruptions: broadcast::Sender::new(16),
             tls: Arc::new(authority.server(options.expired_certificate)?),
             folder: folder.path().to_owned(),
             options,
@@ -176,12 +194,18 @@ impl Playground {
             .thread_name("playground")
             .enable_all()
             .build()?;
+        let network = {
+            let _entered = runtime.enter();
+            let wanted = server.options.network;
+            wanted.then(|| Network::start(address)).transpose()?
+        };
         let playground = Self {
             server,
             authority,
             address,
             folder,
             listening: Mutex::default(),
+            network,
             runtime: Some(runtime),
         };
         playground.start_pods();
@@ -213,17 +237,29 @@ impl Playground {
         self.folder.path()
     }
 
-    /// Where the API server listens.
+    /// What is between the clients of the kubeconfig and the server.
+    ///
+    /// # Panics
+    /// If the options asked for none.
+    pub(crate) fn network(&self) -> &Network {
+        self.network.as_ref().expect("Options::network")
+    }
+
+    /// A network of its own to another server, such as a pod's port.
+    pub(crate) fn network_to(&self, server: SocketAddr) -> Network {
+        let _entered = self.runtime().enter();
+        Network::start(server).expect("a port")
+    }
+
+    /// Where the API server listens, past any network.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// The server's URL as the kubeconfig has it.
     pub(crate) fn url(&self) -> String {
-        format!(
-            "https://{}{}",
-            self.address, self.server.options.path_prefix
-        )
+        let address = self.network.as_ref().map_or(self.address, Network::address);
+        format!("https://{address}{}", self.server.options.path_prefix)
     }
 
     /// The certificate authority's certificate, PEM.
@@ -234,10 +270,8 @@ impl Playground {
     /// A user's bearer token, also that of the credential plugin's user.
     pub(crate) fn token(&self, user: &str) -> Option<String> {
         match &self.server.users.named(user)?.proof {
-            Proof::Token(token) | Proof::Plugin(token) | Proof::Nothing(token) => {
-                Some(token.clone())
-            }
-            _ => None,
+            Proof::Nothing(token) => Some(token.clone()),
+            _ => self.server.users.token(user),
         }
     }
 
@@ -278,122 +312,6 @@ impl Playground {
         *lock(&self.listening) = stop.clone();
         tokio::spawn(self.server.clone().listen(listener, stop));
         Ok(())
-    }
-
-    fn start_pods(&self) {
-        let world = lock(&self.server.world);
-        let pods = Resource::find("", "pods").expect("pods are known");
-        let all = world::Selector::default();
-        for pod in world.list(pods, "", &all) {
-            self.start_pod(pod);
-        }
-    }
-
-    fn start_pod(&self, pod: &Value) {
-        if pod["status"]["phase"] != "Running" {
-            return;
-        }
-        let text = |field: &str| pod["metadata"][field].as_str().unwrap_or_default();
-        let is_sshd = pod["spec"]["containers"][0]["name"] == "sshd";
-        let sshd = self.server.sshd.clone().filter(|_| is_sshd);
-        let node = &self.server.node;
-        node.start(text("namespace"), text("name"), text("uid"), sshd);
-    }
-}
-
-/// Objects, pods and their ports.
-impl Playground {
-    /// Creates or replaces an object; see [`objects::Pod`] and [`objects::service`] for easy ones. A running pod is
-    /// started.
-    pub(crate) fn apply(&self, object: Value) {
-        let is_pod = object["kind"] == "Pod";
-        let metadata = object["metadata"].clone();
-        lock(&self.server.world).apply(object);
-        if is_pod {
-            let text = |field: &str| metadata[field].as_str().unwrap_or_default();
-            if let Some(pod) = self.pod(text("namespace"), text("name")) {
-                self.start_pod(&pod);
-            }
-        }
-    }
-
-    /// A pod as the API server has it.
-    pub(crate) fn pod(&self, namespace: &str, name: &str) -> Option<Value> {
-        let pods = Resource::find("", "pods").expect("pods are known");
-        lock(&self.server.world).get(pods, namespace, name).cloned()
-    }
-
-    /// Changes a pod's object; watches see it.
-    pub(crate) fn update_pod(&self, namespace: &str, name: &str, change: impl FnOnce(&mut Value)) {
-        let pods = Resource::find("", "pods").expect("pods are known");
-        lock(&self.server.world).update(pods, namespace, name, change);
-    }
-
-    /// A running pod, for its counters and to put services on its ports.
-    ///
-    /// # Panics
-    /// If no such pod runs.
-    pub(crate) fn sandbox(&self, namespace: &str, name: &str) -> Arc<Sandbox> {
-        let sandbox = self.server.node.sandbox(namespace, name);
-        sandbox.unwrap_or_else(|| panic!("pod {namespace}/{name} does not run"))
-    }
-
-    /// Puts a service on a port of a pod, or takes one away.
-    pub(crate) fn serve(
-        &self,
-        namespace: &str,
-        name: &str,
-        port: u16,
-        service: impl Into<Option<Service>>,
-    ) {
-        self.sandbox(namespace, name).serve(port, service.into());
-    }
-
-    /// Where a port of a pod listens on this machine, to reach it without any forward.
-    ///
-    /// # Errors
-    /// If nobody listens there.
-    pub(crate) fn service_address(
-        &self,
-        namespace: &str,
-        name: &str,
-        port: u16,
-    ) -> std::io::Result<SocketAddr> {
-        let sandbox = self.sandbox(namespace, name);
-        self.runtime().block_on(sandbox.address(port))
-    }
-
-    /// Ends a pod's processes; its object stays, with a deletion timestamp, as during a graceful deletion.
-    pub(crate) fn kill_pod(&self, namespace: &str, name: &str) {
-        self.update_pod(namespace, name, |pod| {
-            pod["metadata"]["deletionTimestamp"] = json!("2026-01-02T04:00:00Z");
-            pod["metadata"]["deletionGracePeriodSeconds"] = json!(30);
-        });
-        self.server.node.kill(namespace, name);
-    }
-
-    /// Ends a pod and removes its object.
-    pub(crate) fn delete_pod(&self, namespace: &str, name: &str) {
-        let pods = Resource::find("", "pods").expect("pods are known");
-        self.kill_pod(namespace, name);
-        lock(&self.server.world).remove(pods, namespace, name);
-    }
-
-    /// Deletes a pod and makes it again under the same name, with a new uid and new processes.
-    pub(crate) fn replace_pod(&self, namespace: &str, name: &str) {
-        let Some(mut pod) = self.pod(namespace, name) else {
-            return;
-        };
-        self.delete_pod(namespace, name);
-        for field in ["uid", "resourceVersion", "deletionTimestamp"] {
-            pod["metadata"][field] = Value::Null;
-        }
-        self.apply(pod);
-    }
-
-    /// Forgets past events: watches that resume from before get 410.
-    pub(crate) fn compact(&self) {
-        lock(&self.server.world).compact();
     }
 }
 
@@ -436,6 +354,45 @@ impl Playground {
     /// The tunnels that are open now, oldest first.
     pub(crate) fn tunnels(&self) -> Vec<Tunnel> {
         lock(&self.server.tunnels).values().cloned().collect()
+    }
+
+    /// Interrupts all watches that are open.
+    pub(crate) fn interrupt_watches(&self, how: Interruption) {
+        // nobody may be watching
+        let _ = self.server.interruptions.send(how);
+    }
+
+    /// Refuses a user's token from now on (401). A new one is let in: [`token`](Self::token) has it, and so has the
+    /// credential plugin when it is run again. Connections that are open stay.
+    ///
+    /// # Panics
+    /// If the user has no token.
+    pub(crate) fn expire_token(&self, user: &str) {
+        let renewed = self.server.users.renew(user);
+        let token = renewed.expect("random numbers").expect("a token");
+        if user == "plugin" {
+            let file = self.folder.path().join(plugin::TOKEN);
+            kubeconfig::write_private(&file, &token).expect("the folder is its own");
+        }
+    }
+
+    /// How often the credential plugin was run; only the one that comes without [`Options::plugin`] counts.
+    pub(crate) fn plugin_runs(&self) -> usize {
+        let runs = std::fs::read(self.folder.path().join(plugin::RUNS));
+        runs.map_or(0, |runs| runs.len())
+    }
+
+    /// The kubelet goes away and with it all streams to pods, which themselves run on.
+    pub(crate) fn stop_kubelet(&self) {
+        self.server.node.set_up(false);
+        for tunnel in self.tunnels() {
+            tunnel.close();
+        }
+    }
+
+    /// It comes back after [`stop_kubelet`](Self::stop_kubelet).
+    pub(crate) fn start_kubelet(&self) {
+        self.server.node.set_up(true);
     }
 
     /// Resets all TCP connections, upgraded or not.
@@ -482,6 +439,18 @@ impl Playground {
             .load(std::sync::atomic::Ordering::Relaxed)
     }
 
+    /// The watches that are open now, oldest first.
+    pub(crate) fn watches(&self) -> Vec<Uri> {
+        lock(&self.server.watches).values().cloned().collect()
+    }
+
+    /// Connections that are being forwarded to a pod now, over all its tunnels.
+    pub(crate) fn open_pairs(&self, namespace: &str, pod: &str) -> u64 {
+        let tunnels = self.tunnels().into_iter();
+        let tunnels = tunnels.filter(|it| it.namespace == namespace && it.pod == pod);
+        tunnels.map(|tunnel| tunnel.open_pairs()).sum()
+    }
+
     /// Upgrades to SPDY, raw or tunnelled, that were granted so far.
     pub(crate) fn tunnels_opened(&self) -> u64 {
         let opened = &self.server.tunnels_opened;
@@ -503,14 +472,4 @@ impl Drop for Playground {
             sshd.end_commands();
         }
     }
-}
-
-/// A credential plugin of one line, for tests that bring none.
-fn plugin_script(folder: &Path) -> anyhow::Result<String> {
-    let file = folder.join("credential-plugin");
-    let credential =
-        kubeconfig::exec_credential("TOKEN").replace("TOKEN", "'\"$KPF_PLAYGROUND_TOKEN\"'");
-    std::fs::write(&file, format!("#!/bin/sh\nprintf '%s' '{credential}'\n"))?;
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o700))?;
-    Ok(file.display().to_string())
 }

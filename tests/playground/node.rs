@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
@@ -23,10 +23,12 @@ use super::wire::lock;
 /// What a runtime reads at once from a container; Go's `io.Copy` has the same size.
 const CHUNK: usize = 32 * 1024;
 
-/// The pods that run.
+/// The pods that run, and the kubelet that leads to them.
 #[derive(Default)]
 pub(crate) struct Node {
     sandboxes: Mutex<HashMap<(String, String), Arc<Sandbox>>>,
+    /// The kubelet takes no requests; pods don't notice.
+    down: AtomicBool,
 }
 
 /// A running pod: its network namespace, in effect.
@@ -36,16 +38,21 @@ pub(crate) struct Sandbox {
     pub(crate) uid: String,
     pub(crate) name: String,
     services: Mutex<HashMap<u16, Option<Service>>>,
-    listening: tokio::sync::Mutex<HashMap<u16, SocketAddr>>,
+    listening: tokio::sync::Mutex<HashMap<u16, (SocketAddr, CancellationToken)>>,
     sshd: Option<Arc<Sshd>>,
+    /// Ends with the pod.
     alive: CancellationToken,
+    /// Ends with the containers' processes; there is another one when they are started again.
+    processes: Mutex<CancellationToken>,
     discarded: AtomicU64,
     dials: AtomicU64,
+    tunnels: AtomicU64,
 }
 
 impl Node {
     /// Starts a pod.
     pub(crate) fn start(&self, namespace: &str, name: &str, uid: &str, sshd: Option<Arc<Sshd>>) {
+        let alive = CancellationToken::new();
         let sandbox = Sandbox {
             id: random_hex(32).expect("it worked for the tokens"),
             uid: uid.to_owned(),
@@ -53,9 +60,11 @@ impl Node {
             services: Mutex::default(),
             listening: tokio::sync::Mutex::default(),
             sshd,
-            alive: CancellationToken::new(),
+            processes: Mutex::new(alive.child_token()),
+            alive,
             discarded: AtomicU64::new(0),
             dials: AtomicU64::new(0),
+            tunnels: AtomicU64::new(0),
         };
         let key = (namespace.to_owned(), name.to_owned());
         lock(&self.sandboxes).insert(key, Arc::new(sandbox));
@@ -64,6 +73,14 @@ impl Node {
     pub(crate) fn sandbox(&self, namespace: &str, name: &str) -> Option<Arc<Sandbox>> {
         let key = (namespace.to_owned(), name.to_owned());
         lock(&self.sandboxes).get(&key).cloned()
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        !self.down.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_up(&self, up: bool) {
+        self.down.store(!up, Ordering::SeqCst);
     }
 
     /// Ends a pod's processes: their sockets close, and tunnels that know it get "not found" from now on.
@@ -91,9 +108,33 @@ impl Sandbox {
         self.dials.load(Ordering::Relaxed)
     }
 
-    /// Waits until the pod is killed.
+    /// Tunnels to this pod that were granted so far.
+    pub(crate) fn tunnels_opened(&self) -> u64 {
+        self.tunnels.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_tunnel(&self) {
+        self.tunnels.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Ends the containers' processes, and all their connections; the pod and its network stay.
+    pub(crate) fn stop(&self) {
+        lock(&self.processes).cancel();
+    }
+
+    /// Starts the containers again after [`stop`](Self::stop).
+    pub(crate) fn restart(&self) {
+        *lock(&self.processes) = self.alive.child_token();
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        !lock(&self.processes).is_cancelled()
+    }
+
+    /// Waits until the processes that run now are killed.
     pub(crate) async fn killed(&self) {
-        self.alive.cancelled().await;
+        let processes = lock(&self.processes).clone();
+        processes.cancelled().await;
     }
 
     async fn connect(self: &Arc<Self>, port: u16) -> io::Result<TcpStream> {
@@ -111,39 +152,49 @@ impl Sandbox {
             ports::SSH if self.sshd.is_some() => Some(Service::Builtin(ports::SSH)),
             _ => Service::builtin(port),
         });
+        let processes = lock(&self.processes).clone();
+        let service = service.filter(|_| !processes.is_cancelled());
         let service = service.ok_or(io::ErrorKind::ConnectionRefused)?;
         if let Service::Address(address) = service {
             return Ok(address);
         }
         let mut listening = self.listening.lock().await;
-        if let Some(address) = listening.get(&port) {
+        if let Some((address, since)) = listening.get(&port)
+            && !since.is_cancelled()
+        {
             return Ok(*address);
         }
         // many connections at once must find room in the queue: one that does not is tried again after a second
         let listener = server::bind((Ipv4Addr::LOCALHOST, 0).into())?;
         let listener = TcpListener::from_std(listener)?;
         let address = listener.local_addr()?;
-        listening.insert(port, address);
-        tokio::spawn(self.clone().accept(listener, service));
+        listening.insert(port, (address, processes.clone()));
+        tokio::spawn(self.clone().accept(listener, service, processes));
         Ok(address)
     }
 
-    async fn accept(self: Arc<Self>, listener: TcpListener, service: Service) {
+    async fn accept(
+        self: Arc<Self>,
+        listener: TcpListener,
+        service: Service,
+        processes: CancellationToken,
+    ) {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = self.alive.cancelled() => return,
+                () = processes.cancelled() => return,
             };
             // out of file descriptors, or the client went away before we looked
             let Ok((tcp, _)) = accepted else { continue };
             let _ = tcp.set_nodelay(true);
             let sandbox = self.clone();
             let service = service.clone();
+            let processes = processes.clone();
             tokio::spawn(async move {
                 tokio::select! {
                     // how a service ends is between it and its client
                     _ = sandbox.answer(&service, tcp) => {}
-                    () = sandbox.alive.cancelled() => {}
+                    () = processes.cancelled() => {}
                 }
             });
         }
@@ -153,7 +204,12 @@ impl Sandbox {
         match (service, &self.sshd) {
             (Service::Builtin(ports::SSH), Some(sshd)) => sshd.serve(tcp).await,
             (Service::Builtin(port), _) => {
-                ports::serve(*port, &self.name, &self.discarded, tcp).await
+                let pod = ports::Pod {
+                    name: &self.name,
+                    uid: &self.uid,
+                    discarded: &self.discarded,
+                };
+                ports::serve(*port, &pod, tcp).await
             }
             (Service::Handler(handler), _) => handler.serve(tcp).await,
             (Service::Address(_), _) => Ok(()),

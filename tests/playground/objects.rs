@@ -87,7 +87,7 @@ impl<'a> Pod<'a> {
         });
         if self.phase != "Pending" {
             spec["nodeName"] = json!(NODE);
-            status["podIP"] = json!("10.0.0.1");
+            status["podIP"] = json!(""); // the world has one
             status["containerStatuses"] = json!(statuses);
         }
         json!({

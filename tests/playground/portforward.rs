@@ -1,17 +1,17 @@
 //! The streaming server's end of port-forward: pairs of SPDY streams become connections to a pod's ports.
 //!
-//! One task drives the connection and owns it; each pair has a task of its own. Between them are bounded
-//! channels, so a pod that doesn't read fills its stream's buffer, and then holds up the whole connection,
-//! as on a real node: SPDY has no flow control there.
+//! One task drives the connection and owns it; each pair has a task of its own. Upwards a pair takes one frame at a
+//! time from its worker ([`workers`](super::workers)); downwards all pairs share one bounded channel, as they share
+//! one lock on a real node. Whoever doesn't read holds up the others: SPDY has no flow control there.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use kpf::spdy::{Config, Connection, Event, Headers, ReadError, Status, StreamId};
+use kpf::spdy::{Config, Connection, Headers, ReadError, Status, StreamId};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -21,9 +21,10 @@ use super::node::{self, Command, Failure, Sandbox};
 use super::transport::{Sink, Source};
 use super::tunnel::{Counters, Order, Orders};
 use super::wire::lock;
+use super::workers::{self, Job, Workers};
 
-/// Chunks that wait between the connection and a pair; small, so that what is not read stays visible as such.
-const CHANNEL: usize = 4;
+/// Frames between a worker and a pair; the worker waits until it is taken.
+const CHANNEL: usize = 1;
 /// Output that is gathered before the wire must take some.
 const BATCH: usize = 128 * 1024;
 
@@ -45,7 +46,7 @@ pub(crate) async fn serve(
         counters: orders.counters,
         streams: HashMap::new(),
         pairs: HashMap::new(),
-        readable: BTreeSet::new(),
+        gone: false,
         batch: BytesMut::new(),
         room: Arc::default(),
         sender,
@@ -65,11 +66,11 @@ struct Driver {
     sandbox: Arc<Sandbox>,
     behaviour: Arc<Mutex<Behaviour>>,
     counters: Arc<Counters>,
-    streams: HashMap<StreamId, Stream>,
+    streams: HashMap<u32, Stream>,
     /// Pairs of which one stream is missing, by request id.
     pairs: HashMap<String, Pair>,
-    /// Streams that may have something to read.
-    readable: BTreeSet<StreamId>,
+    /// The client is gone: streams that nobody reads hold up nobody.
+    gone: bool,
     batch: BytesMut,
     /// Told whenever a forward has taken a chunk from its channel.
     room: Arc<Notify>,
@@ -79,16 +80,20 @@ struct Driver {
 
 /// What the driver knows about a stream besides the connection's own state.
 enum Inlet {
-    /// A data stream whose pair is not complete: what arrives stays in the connection.
-    Waiting,
+    /// Nobody reads: an error stream, a data stream whose pair is not complete, or one whose forward has ended. What
+    /// arrives holds up its worker.
+    Unread,
     /// A data stream that is being forwarded.
     Forwarded(mpsc::Sender<Bytes>),
-    /// An error stream, or one that nobody reads any more.
-    Ignored,
+    /// A forward that has ended; what arrives is thrown away.
+    Drained,
 }
 
 struct Stream {
+    id: StreamId,
     inlet: Inlet,
+    /// What becomes of it after its forward.
+    drains: bool,
     finished: bool,
     remote_ended: bool,
 }
@@ -109,19 +114,14 @@ impl Driver {
         mut commands: mpsc::Receiver<Command<StreamId>>,
         mut orders: mpsc::Receiver<Order>,
     ) -> io::Result<()> {
-        let mut input = Bytes::new();
+        let mut workers = Workers::new();
         let mut closing = false;
         let ended = loop {
-            if !input.is_empty() && !self.connection.paused() {
-                // what the peer broke shows as a lost connection below
-                let _ = self
-                    .connection
-                    .handle_input(&mut input, std::time::Instant::now());
-            }
-            self.take_events();
-            self.deliver();
+            workers.run(&mut self);
+            let blocked = workers.blocked();
+            self.counters.blocked.store(blocked, Ordering::Relaxed);
             self.collect();
-            if self.connection.lost().is_some() {
+            if self.connection.lost().is_some() || workers.goodbye() {
                 closing = true;
             }
             if closing && self.batch.is_empty() {
@@ -133,8 +133,8 @@ impl Driver {
                     Ok(permit) => permit.send(self.batch.split().freeze()),
                     Err(_) => break Err(io::ErrorKind::BrokenPipe.into()),
                 },
-                read = source.next(), if input.is_empty() && !closing => match read {
-                    Ok(Some(bytes)) => input = bytes,
+                read = source.next(), if !blocked && !closing => match read {
+                    Ok(Some(bytes)) => workers.feed(&bytes),
                     Ok(None) => closing = true,
                     Err(error) => break Err(error),
                 },
@@ -161,20 +161,8 @@ impl Driver {
         drop(source);
         drop(batches);
         drop(commands);
-        self.wind_up().await;
+        self.wind_up(workers).await;
         ended
-    }
-
-    fn take_events(&mut self) {
-        while let Some(event) = self.connection.poll_event() {
-            match event {
-                Event::Opened { id, headers, .. } => self.opened(id, &headers),
-                Event::Readable(id) => {
-                    self.readable.insert(id);
-                }
-                _ => {}
-            }
-        }
     }
 
     fn opened(&mut self, id: StreamId, headers: &Headers) {
@@ -200,17 +188,14 @@ impl Driver {
                 return;
             }
         }
-        let inlet = if is_error {
-            Inlet::Ignored
-        } else {
-            Inlet::Waiting
-        };
         let stream = Stream {
-            inlet,
+            id,
+            inlet: Inlet::Unread,
+            drains: behaviour.ending == Ending::ErrorStreamFirst,
             finished: false,
             remote_ended: false,
         };
-        self.streams.insert(id, stream);
+        self.streams.insert(id.get(), stream);
         // old clients send no request id; the server then trusts that both streams were opened in a row
         let request = match headers.get("requestid") {
             Some(request) => request.to_owned(),
@@ -263,10 +248,11 @@ impl Driver {
 
     fn start(&mut self, error: StreamId, data: StreamId, port: u16, behaviour: Behaviour) {
         let (chunks, from_client) = mpsc::channel(CHANNEL);
-        if let Some(stream) = self.streams.get_mut(&data) {
+        if let Some(stream) = self.streams.get_mut(&data.get())
+            && !stream.remote_ended
+        {
             stream.inlet = Inlet::Forwarded(chunks);
         }
-        self.readable.insert(data);
         self.counters.pairs.fetch_add(1, Ordering::Relaxed);
         self.counters.open_pairs.fetch_add(1, Ordering::Relaxed);
         let sandbox = self.sandbox.clone();
@@ -282,47 +268,57 @@ impl Driver {
         });
     }
 
-    /// Moves what has arrived to the forwards, as far as they have room.
-    fn deliver(&mut self) {
-        for id in std::mem::take(&mut self.readable) {
-            if self.deliver_stream(id) {
-                self.readable.insert(id);
+    /// Bytes of a stream, and perhaps its end.
+    fn data(&mut self, raw: u32, frame: Bytes) -> Result<Option<u32>, Job> {
+        let bytes = frame.slice(workers::HEAD..);
+        let mut given = None;
+        if let Some(stream) = self.streams.get_mut(&raw)
+            && !bytes.is_empty()
+            && !stream.remote_ended
+        {
+            match &stream.inlet {
+                Inlet::Forwarded(chunks) => match chunks.try_send(bytes) {
+                    Ok(()) => given = Some(raw),
+                    // a copy that fails ends with the bytes that it has in hand: these
+                    Err(_) if stream.drains => stream.inlet = Inlet::Drained,
+                    Err(_) => stream.inlet = Inlet::Unread,
+                },
+                Inlet::Unread if !self.gone => return Err(Job::Data { id: raw, frame }),
+                Inlet::Unread | Inlet::Drained => {}
+            }
+        }
+        self.pass(raw, frame);
+        Ok(given)
+    }
+
+    /// Lets the protocol have a frame of a stream, and sees whether it was the last. The bytes are elsewhere.
+    fn pass(&mut self, raw: u32, mut frame: Bytes) {
+        let id = self.streams.get(&raw).map(|stream| stream.id);
+        // a frame that is longer than the protocol's buffer goes in pieces
+        while !frame.is_empty() && self.connection.lost().is_none() {
+            workers::pass(&mut self.connection, &mut frame);
+            let Some(id) = id else { continue };
+            let end = loop {
+                match self.connection.read(id) {
+                    Ok(Some(_)) => {}
+                    end => break end,
+                }
+            };
+            if end != Err(ReadError::Blocked) {
+                self.remote_ended(raw);
             }
         }
     }
 
-    /// Says whether the stream must be looked at again.
-    fn deliver_stream(&mut self, id: StreamId) -> bool {
-        let Some(stream) = self.streams.get_mut(&id) else {
-            return false;
+    fn remote_ended(&mut self, raw: u32) {
+        let Some(stream) = self.streams.get_mut(&raw) else {
+            return;
         };
-        loop {
-            let permit = match &stream.inlet {
-                Inlet::Waiting => return true,
-                Inlet::Ignored => None,
-                Inlet::Forwarded(chunks) => match chunks.try_reserve() {
-                    Ok(permit) => Some(permit),
-                    Err(mpsc::error::TrySendError::Full(())) => return true,
-                    Err(mpsc::error::TrySendError::Closed(())) => None,
-                },
-            };
-            match self.connection.read(id) {
-                Ok(Some(bytes)) => {
-                    if let Some(permit) = permit {
-                        permit.send(bytes);
-                    }
-                }
-                Err(ReadError::Blocked) => return false,
-                Ok(None) | Err(_) => {
-                    drop(permit);
-                    stream.inlet = Inlet::Ignored;
-                    stream.remote_ended = true;
-                    if stream.finished {
-                        self.forget(id);
-                    }
-                    return false;
-                }
-            }
+        stream.inlet = Inlet::Unread;
+        stream.remote_ended = true;
+        if stream.finished {
+            let id = stream.id;
+            self.forget(id);
         }
     }
 
@@ -340,31 +336,31 @@ impl Driver {
                 self.collect();
                 self.finished(id);
             }
-            // Go's Reset says nothing on a stream that was closed before
-            Command::Reset(id) => {
-                if self.streams.get(&id).is_some_and(|stream| !stream.finished) {
+            Command::Reset(id) => match self.streams.get_mut(&id.get()) {
+                // Go's Reset says nothing on a stream that was closed before, but its worker is let go
+                Some(stream) if stream.finished => stream.inlet = Inlet::Drained,
+                Some(_) => {
                     self.connection.reset(id, Status::CANCEL);
                     self.forget(id);
                     self.collect();
                 }
-            }
+                None => {}
+            },
         }
     }
 
     fn finished(&mut self, id: StreamId) {
-        let Some(stream) = self.streams.get_mut(&id) else {
+        let Some(stream) = self.streams.get_mut(&id.get()) else {
             return;
         };
         stream.finished = true;
         if stream.remote_ended {
             self.forget(id);
-        } else {
-            self.readable.insert(id);
         }
     }
 
     fn forget(&mut self, id: StreamId) {
-        self.streams.remove(&id);
+        self.streams.remove(&id.get());
         self.connection.release(id);
     }
 
@@ -389,20 +385,16 @@ impl Driver {
     }
 
     /// The client is gone: what it had sent still reaches the pods, then the forwards end like any other.
-    async fn wind_up(mut self) {
-        for stream in self.streams.values_mut() {
-            if matches!(stream.inlet, Inlet::Waiting) {
-                stream.inlet = Inlet::Ignored;
-            }
-        }
-        self.readable = self.streams.keys().copied().collect();
+    async fn wind_up(mut self, mut workers: Workers) {
+        self.gone = true;
         let rest = async {
             loop {
-                let taken = self.room.clone();
-                self.deliver();
-                if self.readable.is_empty() {
+                self.batch.clear();
+                workers.run(&mut self);
+                if workers.idle() {
                     break;
                 }
+                let taken = self.room.clone();
                 taken.notified().await;
             }
             self.streams.clear();
@@ -410,6 +402,44 @@ impl Driver {
         };
         // longer than any grace: a pod that doesn't read is left to itself
         let _ = timeout(Duration::from_secs(2), rest).await;
+    }
+}
+
+impl workers::Handler for Driver {
+    fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    fn can_answer(&self) -> bool {
+        self.batch.len() < BATCH
+    }
+
+    fn is_busy(&self, stream: u32) -> bool {
+        let stream = self.streams.get(&stream);
+        stream.is_some_and(|stream| match &stream.inlet {
+            Inlet::Forwarded(chunks) => chunks.capacity() == 0 && !chunks.is_closed(),
+            Inlet::Unread | Inlet::Drained => false,
+        })
+    }
+
+    fn handle(&mut self, job: Job) -> Result<Option<u32>, Job> {
+        let given = match job {
+            Job::Open(id, headers) => {
+                self.opened(id, &headers);
+                None
+            }
+            Job::Data { id, frame } => self.data(id, frame)?,
+            Job::Reset { id, frame } => {
+                self.pass(id, frame);
+                None
+            }
+            Job::Other(mut frame) => {
+                workers::pass(&mut self.connection, &mut frame);
+                None
+            }
+        };
+        self.collect();
+        Ok(given)
     }
 }
 

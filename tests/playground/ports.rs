@@ -47,6 +47,9 @@ pub(crate) const VERIFY: u16 = 1005;
 /// Nobody listens here; the same is true of every port that has no name above.
 pub(crate) const REFUSED: u16 = 1006;
 
+/// Says the pod's name and uid in a line, then sends back what it gets.
+pub(crate) const IDENTITY: u16 = 1007;
+
 /// Reads and writes of the bulk services.
 const BUFFER: usize = 256 * 1024;
 
@@ -75,29 +78,37 @@ impl Service {
     pub(crate) fn builtin(port: u16) -> Option<Self> {
         let known = [
             ECHO, DISCARD, DAYTIME, CHARGEN, HTTP, HTTP_ALT, COUNT, RESET, STALL, COUNTERS, VERIFY,
+            IDENTITY,
         ];
         known.contains(&port).then_some(Self::Builtin(port))
     }
 }
 
+/// What the services know about their pod.
+pub(crate) struct Pod<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) uid: &'a str,
+    pub(crate) discarded: &'a AtomicU64,
+}
+
 /// Serves one connection to a built-in port.
-pub(crate) async fn serve(
-    port: u16,
-    pod: &str,
-    discarded: &AtomicU64,
-    mut tcp: TcpStream,
-) -> io::Result<()> {
+pub(crate) async fn serve(port: u16, pod: &Pod<'_>, mut tcp: TcpStream) -> io::Result<()> {
     match port {
         ECHO => echo(tcp).await,
-        DISCARD => discard(tcp, discarded).await,
+        DISCARD => discard(tcp, pod.discarded).await,
         DAYTIME => tcp.write_all(b"2026-01-02T03:04:05Z\r\n").await,
         CHARGEN => repeat(tcp, &lines()).await,
-        HTTP | HTTP_ALT => page(tcp, pod).await,
+        HTTP | HTTP_ALT => page(tcp, pod.name).await,
         COUNT => count(tcp).await,
         RESET => reset(&tcp),
         STALL => std::future::pending().await,
         COUNTERS => counters(tcp).await,
         VERIFY => verify(tcp).await,
+        IDENTITY => {
+            let line = format!("{} {}\n", pod.name, pod.uid);
+            tcp.write_all(line.as_bytes()).await?;
+            echo(tcp).await
+        }
         _ => Ok(()),
     }
 }

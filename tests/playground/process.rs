@@ -1,5 +1,6 @@
 //! The commands that run in containers: local processes in a folder of their own, some of them in a terminal.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -25,6 +26,8 @@ pub(crate) struct Program<'a> {
     pub(crate) hostname: &'a str,
     /// `NAME=VALUE`, by which [`end_marked`] finds it.
     pub(crate) mark: &'a str,
+    /// Where the container's programs are, if it hasn't the machine's.
+    pub(crate) programs: Option<&'a Path>,
     pub(crate) stdin: bool,
     pub(crate) tty: bool,
 }
@@ -228,12 +231,19 @@ fn command(program: &Program<'_>, path: &Path) -> Command {
     command
         .current_dir(program.folder)
         .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("PATH", path_of(program))
         .env("HOME", program.folder)
         .env("HOSTNAME", program.hostname)
         .env(name, value)
         .kill_on_drop(true);
     command
+}
+
+fn path_of(program: &Program<'_>) -> OsString {
+    match program.programs {
+        Some(folder) => folder.into(),
+        None => std::env::var_os("PATH").unwrap_or_default(),
+    }
 }
 
 fn group(child: &Child) -> Option<Pid> {
@@ -244,8 +254,11 @@ fn group(child: &Child) -> Option<Pid> {
 fn find(program: &Program<'_>) -> Result<PathBuf, String> {
     let name = &program.words[0];
     if !name.contains('/') {
-        return sshd::find(name)
-            .ok_or_else(|| format!("exec: {name:?}: executable file not found in $PATH"));
+        let found = match program.programs {
+            Some(folder) => Some(folder.join(name)).filter(|file| file.is_file()),
+            None => sshd::find(name),
+        };
+        return found.ok_or_else(|| format!("exec: {name:?}: executable file not found in $PATH"));
     }
     let path = program.folder.join(name);
     let Ok(metadata) = fs::metadata(&path) else {

@@ -1,19 +1,17 @@
-//! Reading objects: get, list and watch.
+//! Reading objects: get and list, and the way to a watch.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
-use hyper::body::{Frame, Incoming};
-use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use hyper::body::Incoming;
+use hyper::header::ACCEPT;
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout_at};
 
 use super::access::Caller;
 use super::answer::{Body, Query, Refusal, document};
 use super::api::authorize;
 use super::server::Server;
+use super::watch;
 use super::wire::lock;
 use super::world::{Resource, Selector};
 
@@ -41,18 +39,23 @@ pub(crate) fn read(
         Method::GET => "list",
         _ => return Err(Refusal::not_allowed()),
     };
-    authorize(caller, verb, group, plural, namespace, name)?;
+    let selector = Selector::parse(
+        query.first("labelSelector").unwrap_or_default(),
+        query.first("fieldSelector").unwrap_or_default(),
+    );
+    let named = selector.name().unwrap_or(name);
+    authorize(caller, verb, group, plural, namespace, named)?;
+    if let Some(field) = selector.unknown_field(resource) {
+        let message = format!("field label not supported: {field}");
+        return Err(Refusal::bad_request(message));
+    }
     let accept = request.headers().get(ACCEPT);
     let table = plural == "pods"
         && accept
             .and_then(|accept| accept.to_str().ok())
             .is_some_and(|accept| accept.contains("as=Table"));
-    let selector = Selector::parse(
-        query.first("labelSelector").unwrap_or_default(),
-        query.first("fieldSelector").unwrap_or_default(),
-    );
     if verb == "watch" {
-        return watch(server.clone(), resource, namespace, selector, &query);
+        return watch::start(server, request.uri(), resource, namespace, selector);
     }
     let world = lock(&server.world);
     if verb == "get" {
@@ -80,86 +83,6 @@ pub(crate) fn read(
         }),
     };
     Ok(document(StatusCode::OK, &answer))
-}
-
-/// One JSON event per line, until the client's `timeoutSeconds` or its end.
-fn watch(
-    server: Arc<Server>,
-    resource: &'static Resource,
-    namespace: &str,
-    selector: Selector,
-    query: &Query,
-) -> Result<Response<Body>, Refusal> {
-    let limit = query
-        .first("timeoutSeconds")
-        .and_then(|text| text.parse().ok());
-    let deadline = Instant::now() + Duration::from_secs(limit.unwrap_or(3600));
-    let since = query.first("resourceVersion").unwrap_or_default();
-    let since: u64 = match since {
-        "" => 0,
-        since => since
-            .parse()
-            .map_err(|_| Refusal::bad_request(format!("invalid resource version {since:?}")))?,
-    };
-
-    let world = lock(&server.world);
-    let changes = world.changes();
-    let namespace = namespace.to_owned();
-    // without a version the watch begins with everything there is
-    let (first, position) = if since == 0 {
-        let present = world.list(resource, &namespace, &selector);
-        let first = present.map(|object| event("ADDED", object)).collect();
-        (first, world.version())
-    } else if world.since(since, resource, &namespace, &selector).is_err() {
-        (event("ERROR", &Refusal::expired().document()), u64::MAX)
-    } else {
-        (String::new(), since)
-    };
-    drop(world);
-
-    let state = (Some(first), position, changes);
-    let events = futures_util::stream::unfold(state, move |(first, position, mut changes)| {
-        let server = server.clone();
-        let namespace = namespace.clone();
-        let new = {
-            let world = lock(&server.world);
-            match first {
-                Some(first) => Ok((first, position)),
-                None if position == u64::MAX => Err(false),
-                None => match world.since(position, resource, &namespace, &selector) {
-                    Err(_) => Ok((event("ERROR", &Refusal::expired().document()), u64::MAX)),
-                    Ok(events) if events.is_empty() => Err(true),
-                    Ok(events) => {
-                        let last = events.last().map_or(position, |event| event.version);
-                        let lines = events.iter().map(|new| event(new.change, &new.object));
-                        Ok((lines.collect(), last))
-                    }
-                },
-            }
-        };
-        async move {
-            match new {
-                Ok((lines, position)) => {
-                    let frame = Ok(Frame::data(Bytes::from(lines)));
-                    Some((frame, (None, position, changes)))
-                }
-                Err(false) => None,
-                Err(true) => {
-                    timeout_at(deadline, changes.changed()).await.ok()?.ok()?;
-                    let nothing = Ok(Frame::data(Bytes::new()));
-                    Some((nothing, (None, position, changes)))
-                }
-            }
-        }
-    });
-    let mut response = Response::new(Body::stream(events));
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, json);
-    Ok(response)
-}
-
-fn event(change: &str, object: &Value) -> String {
-    format!("{}\n", json!({ "type": change, "object": object }))
 }
 
 /// What `kubectl get pods` asks for.

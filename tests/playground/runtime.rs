@@ -77,6 +77,7 @@ impl Remote {
             folder: &self.folder,
             hostname: &self.sandbox.name,
             mark: &self.mark,
+            programs: self.faults.programs.as_deref(),
             stdin: self.stdin,
             tty: self.tty,
         };
@@ -86,7 +87,7 @@ impl Remote {
                 let input = process.input.take();
                 let output = process.output.take();
                 let errors = process.errors.take();
-                let feeding = feed(input, stdin, self.faults.stdin_unread, self.tty);
+                let feeding = feed(input, stdin, &self.faults, self.tty);
                 let terminal = process.terminal();
                 let resizing = async {
                     let Some(terminal) = terminal else {
@@ -155,14 +156,23 @@ impl Remote {
 }
 
 /// Says whether the session is over with its input.
-async fn feed(input: Option<Input>, mut from: Inlet, unread: bool, tty: bool) -> bool {
+async fn feed(input: Option<Input>, mut from: Inlet, faults: &ExecFaults, tty: bool) -> bool {
     let Some(mut input) = input else {
         return false;
     };
-    if unread {
+    if faults.stdin_unread {
         std::future::pending::<()>().await;
     }
-    while let Some(bytes) = from.next().await {
+    let mut room = faults.stdin_lost_after.unwrap_or(usize::MAX);
+    while let Some(mut bytes) = from.next().await {
+        bytes.truncate(room);
+        room -= bytes.len();
+        if room == 0 {
+            let _ = input.write_all(&bytes).await;
+            drop(input);
+            while from.next().await.is_some() {}
+            return false;
+        }
         if input.write_all(&bytes).await.is_err() {
             // the process reads no more; what still comes goes nowhere
             while from.next().await.is_some() {}

@@ -8,20 +8,23 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use hyper::Uri;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::CertificateDer;
 use rustls::{HandshakeKind, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::broadcast;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::Options;
 use super::access::Users;
 use super::api;
-use super::faults::{Answer, Behaviour, Request, Rule};
+use super::faults::{Answer, Behaviour, Interruption, Request, Rule};
 use super::node::Node;
+use super::request_line::{self, ShortLine};
 use super::sshd::Sshd;
 use super::tunnel::Tunnel;
 use super::wire::{Line, LineControl, Wire, WireControl, lock};
@@ -48,6 +51,10 @@ pub(crate) struct Server {
     pub(crate) connections: Mutex<BTreeMap<u64, WireControl>>,
     pub(crate) accepted: AtomicU64,
     pub(crate) tunnels_opened: AtomicU64,
+    /// Those that are open, by their URIs.
+    pub(crate) watches: Mutex<BTreeMap<u64, Uri>>,
+    pub(crate) watches_opened: AtomicU64,
+    pub(crate) interruptions: broadcast::Sender<Interruption>,
     pub(crate) tls: Arc<ServerConfig>,
 }
 
@@ -119,9 +126,11 @@ impl Server {
             let response = api::respond(self.clone(), visitor.clone(), request);
             async { Ok::<_, Infallible>(response.await) }
         });
+        let io = ShortLine::new(Line::new(tls, line));
         http1::Builder::new()
             .title_case_headers(true)
-            .serve_connection(TokioIo::new(Line::new(tls, line)), service)
+            .max_buf_size(request_line::MAX_HEAD)
+            .serve_connection(TokioIo::new(io), service)
             .with_upgrades()
             .await
             .map_err(io::Error::other)
@@ -149,6 +158,13 @@ impl Server {
     /// What every command in a container has in its environment.
     pub(crate) fn mark(&self) -> String {
         format!("KPF_PLAYGROUND={}/pods", self.folder.display())
+    }
+
+    /// Lists a watch, until whoever asked takes it off.
+    pub(crate) fn next_watch(&self, uri: &Uri) -> u64 {
+        let number = self.watches_opened.fetch_add(1, Ordering::Relaxed) + 1;
+        lock(&self.watches).insert(number, uri.clone());
+        number
     }
 
     pub(crate) fn next_tunnel(&self) -> u64 {

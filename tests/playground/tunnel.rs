@@ -1,7 +1,7 @@
 //! A handle to an upgraded connection: what tests count and do to it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -27,6 +27,7 @@ pub(crate) struct Counters {
     pub(crate) opened: AtomicU64,
     pub(crate) pairs: AtomicU64,
     pub(crate) open_pairs: AtomicU64,
+    pub(crate) blocked: AtomicBool,
 }
 
 /// What a test tells a tunnel to do.
@@ -75,6 +76,11 @@ impl Tunnel {
         self.counters.open_pairs.load(Ordering::Relaxed)
     }
 
+    /// Whether the node's reader waits for a stream that nobody reads: nothing on the connection is read any more.
+    pub(crate) fn blocked(&self) -> bool {
+        self.counters.blocked.load(Ordering::Relaxed)
+    }
+
     /// Drops the connection by a TCP reset.
     pub(crate) fn cut(&self) {
         self.wire.cut();
@@ -101,9 +107,11 @@ impl Tunnel {
         let _ = self.orders.try_send(Order::GoAway);
     }
 
-    /// Ends the connection without a word of SPDY; a WebSocket gets its Close(1000).
+    /// Ends the connection without a word of SPDY; a WebSocket gets its Close(1000). One of a command is reset.
     pub(crate) fn close(&self) {
-        let _ = self.orders.try_send(Order::Close);
+        if self.orders.try_send(Order::Close).is_err() {
+            self.cut();
+        }
     }
 }
 

@@ -82,6 +82,9 @@ impl Upgrade {
         if !self.asks_for_upgrade() {
             return Err(Refusal::bad_request("Upgrade request required"));
         }
+        if !server.node.is_up() {
+            return Err(Refusal::no_kubelet());
+        }
         if server.minor >= 31 && self.is_websocket() && !self.tunnel_protocols().is_empty() {
             return Ok(self.tunnel(server, namespace, name));
         }
@@ -262,6 +265,7 @@ impl Upgrade {
         let at = (namespace, sandbox.name.as_str());
         let wire = self.visitor.wire.clone();
         let (tunnel, orders) = Tunnel::new(number, at, transport, wire);
+        sandbox.count_tunnel();
         lock(&server.tunnels).insert(number, tunnel);
         self.switch(async move |io| {
             let messages = lock(&server.behaviour).messages;

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::endpoints;
+
 /// Events kept for watches that resume; older ones are answered with 410 as by etcd's compaction.
 const HISTORY: usize = 1000;
 
@@ -83,6 +85,27 @@ pub(crate) const RESOURCES: &[Resource] = &[
         true,
     ),
     resource("batch", "jobs", "job", "Job", &[], true),
+    resource(
+        "discovery.k8s.io",
+        "endpointslices",
+        "endpointslice",
+        "EndpointSlice",
+        &[],
+        true,
+    ),
+];
+
+/// The groups besides the core's.
+pub(crate) const GROUPS: [&str; 3] = ["apps", "batch", "discovery.k8s.io"];
+
+/// What may be in a pod's field selector; other objects have only the first two.
+const FIELDS: [&str; 6] = [
+    "metadata.name",
+    "metadata.namespace",
+    "spec.nodeName",
+    "spec.serviceAccountName",
+    "status.phase",
+    "status.podIP",
 ];
 
 impl Resource {
@@ -92,7 +115,7 @@ impl Resource {
             .find(|resource| resource.group == group && resource.plural == plural)
     }
 
-    fn of_kind(kind: &str) -> Option<&'static Self> {
+    pub(crate) fn of_kind(kind: &str) -> Option<&'static Self> {
         RESOURCES.iter().find(|resource| resource.kind == kind)
     }
 
@@ -104,21 +127,46 @@ impl Resource {
     }
 }
 
-/// Something that happened to an object.
-#[derive(Clone)]
+/// Something that happened to an object, as a watch sees it.
 pub(crate) struct Event {
-    pub(crate) version: u64,
     /// `ADDED`, `MODIFIED` or `DELETED`.
     pub(crate) change: &'static str,
-    plural: &'static str,
     pub(crate) object: Value,
+}
+
+/// The same as it is remembered.
+struct Change {
+    version: u64,
+    plural: &'static str,
+    before: Option<Value>,
+    /// With the change's version also where the object is gone.
+    object: Value,
+    deleted: bool,
+}
+
+impl Change {
+    /// What it means to those who see a part of the objects: one that comes into view is added.
+    fn event(&self, sees: impl Fn(&Value) -> bool) -> Option<Event> {
+        let before = self.before.as_ref().is_some_and(&sees);
+        let after = !self.deleted && sees(&self.object);
+        let change = match (before, after) {
+            (false, false) => return None,
+            (false, true) => "ADDED",
+            (true, true) => "MODIFIED",
+            (true, false) => "DELETED",
+        };
+        let object = self.object.clone();
+        Some(Event { change, object })
+    }
 }
 
 /// All objects and their recent history.
 pub(crate) struct World {
     objects: BTreeMap<(&'static str, String, String), Value>,
-    history: VecDeque<Event>,
+    history: VecDeque<Change>,
     /// Versions up to this one are no longer in the history.
+    forgotten: u64,
+    /// Nobody may begin to watch from before this one.
     compacted: u64,
     version: watch::Sender<u64>,
 }
@@ -133,6 +181,7 @@ impl World {
         Self {
             objects: BTreeMap::new(),
             history: VecDeque::new(),
+            forgotten: 1000,
             compacted: 1000,
             version: watch::Sender::new(1000),
         }
@@ -169,7 +218,15 @@ impl World {
             .map(|(_, object)| object)
     }
 
-    /// What happened to objects of a kind after `version`.
+    /// Whether a watch may begin after `version`.
+    pub(crate) fn check(&self, version: u64) -> Result<(), Expired> {
+        match version < self.compacted.max(self.forgotten) {
+            true => Err(Expired),
+            false => Ok(()),
+        }
+    }
+
+    /// What happened to objects of a kind after `version`. A watch that goes on is not bothered by a compaction.
     pub(crate) fn since(
         &self,
         version: u64,
@@ -177,26 +234,21 @@ impl World {
         namespace: &str,
         selector: &Selector,
     ) -> Result<Vec<Event>, Expired> {
-        if version < self.compacted {
+        if version < self.forgotten {
             return Err(Expired);
         }
-        Ok(self
-            .history
-            .iter()
-            .filter(|event| {
-                event.version > version
-                    && event.plural == resource.plural
-                    && (namespace.is_empty() || event.object["metadata"]["namespace"] == namespace)
-                    && selector.matches(&event.object)
-            })
-            .cloned()
-            .collect())
+        let news = self.history.iter();
+        let news = news.filter(|it| it.version > version && it.plural == resource.plural);
+        let sees = |object: &Value| {
+            (namespace.is_empty() || object["metadata"]["namespace"] == namespace)
+                && selector.matches(object)
+        };
+        Ok(news.filter_map(|change| change.event(sees)).collect())
     }
 
     /// Forgets the history, as a compaction of etcd does: watches that resume get 410.
     pub(crate) fn compact(&mut self) {
         self.compacted = self.version();
-        self.history.clear();
     }
 
     /// Creates or replaces an object; what the server fills in is filled in.
@@ -221,12 +273,21 @@ impl World {
         if metadata["creationTimestamp"].is_null() {
             metadata["creationTimestamp"] = json!("2026-01-02T03:04:05Z");
         }
-        let key = (resource.plural, namespace, name);
-        let change = match self.objects.insert(key, object.clone()) {
-            None => "ADDED",
-            Some(_) => "MODIFIED",
-        };
-        self.record(version, change, resource.plural, object);
+        // where the runtime has made a sandbox
+        if object["status"]["podIP"] == "" {
+            let [.., high, low] = version.to_be_bytes();
+            object["status"]["podIP"] = json!(format!("10.0.{high}.{low}"));
+        }
+        let key = (resource.plural, namespace.clone(), name);
+        let before = self.objects.insert(key, object.clone());
+        self.record(Change {
+            version,
+            plural: resource.plural,
+            before,
+            object,
+            deleted: false,
+        });
+        self.reconcile(resource, &namespace);
     }
 
     /// Changes an object in place; says whether there was one.
@@ -256,22 +317,64 @@ impl World {
         let mut object = self.objects.remove(&key)?;
         let version = self.version() + 1;
         object["metadata"]["resourceVersion"] = json!(version.to_string());
-        self.record(version, "DELETED", resource.plural, object.clone());
+        self.record(Change {
+            version,
+            plural: resource.plural,
+            before: Some(object.clone()),
+            object: object.clone(),
+            deleted: true,
+        });
+        self.reconcile(resource, namespace);
         Some(object)
     }
 
-    fn record(&mut self, version: u64, change: &'static str, plural: &'static str, object: Value) {
+    /// Brings a namespace's slices in line with its services and pods, one of which has changed.
+    fn reconcile(&mut self, changed: &Resource, namespace: &str) {
+        if !["pods", "services"].contains(&changed.plural) {
+            return;
+        }
+        let [pods, services, slices] = ["Pod", "Service", "EndpointSlice"]
+            .map(|kind| Resource::of_kind(kind).expect("a kind of ours"));
+        let all = Selector::default();
+        let pods = || self.list(pods, namespace, &all);
+        let wanted = self.list(services, namespace, &all);
+        let mut wanted: Vec<Value> = wanted
+            .flat_map(|service| endpoints::slices(service, pods()))
+            .collect();
+        let mut obsolete = Vec::new();
+        for present in self.list(slices, namespace, &all) {
+            if !endpoints::is_managed(present) {
+                continue;
+            }
+            let name = &present["metadata"]["name"];
+            match wanted.iter().position(|it| it["metadata"]["name"] == *name) {
+                None => obsolete.push(name.as_str().unwrap_or_default().to_owned()),
+                Some(index) => {
+                    let same = |field: &str| wanted[index][field] == present[field];
+                    if same("endpoints") && same("ports") {
+                        wanted.swap_remove(index);
+                    } else {
+                        wanted[index]["metadata"]["uid"] = present["metadata"]["uid"].clone();
+                    }
+                }
+            }
+        }
+        for slice in wanted {
+            self.apply(slice);
+        }
+        for name in obsolete {
+            self.remove(slices, namespace, &name);
+        }
+    }
+
+    fn record(&mut self, change: Change) {
         if self.history.len() == HISTORY
             && let Some(oldest) = self.history.pop_front()
         {
-            self.compacted = oldest.version;
+            self.forgotten = oldest.version;
         }
-        self.history.push_back(Event {
-            version,
-            change,
-            plural,
-            object,
-        });
+        let version = change.version;
+        self.history.push_back(change);
         self.version.send_replace(version);
     }
 }
@@ -299,6 +402,27 @@ impl Selector {
         }
     }
 
+    /// The name in `metadata.name=NAME`, which counts as the request's.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.fields
+            .iter()
+            .find_map(|requirement| match requirement {
+                Requirement::In(key, values) if key == "metadata.name" => values.first(),
+                _ => None,
+            })
+            .map(String::as_str)
+    }
+
+    /// A field that the server has no selector for.
+    pub(crate) fn unknown_field(&self, resource: &Resource) -> Option<&str> {
+        let known = match resource.plural {
+            "pods" => &FIELDS[..],
+            _ => &FIELDS[..2],
+        };
+        let keys = self.fields.iter().map(Requirement::key);
+        keys.into_iter().find(|key| !known.contains(key))
+    }
+
     fn matches(&self, object: &Value) -> bool {
         let labels = &object["metadata"]["labels"];
         self.labels
@@ -314,6 +438,12 @@ impl Selector {
 }
 
 impl Requirement {
+    fn key(&self) -> &str {
+        match self {
+            Self::In(key, _) | Self::NotIn(key, _) | Self::Exists(key) | Self::Missing(key) => key,
+        }
+    }
+
     fn holds<'a>(&self, value: impl Fn(&str) -> Option<&'a str>) -> bool {
         let among = |key: &str, values: &[String]| {
             value(key).is_some_and(|value| values.iter().any(|wanted| wanted == value))

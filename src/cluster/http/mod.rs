@@ -35,6 +35,7 @@ use super::{Error, tls};
 
 mod connect;
 mod error;
+mod long;
 mod tunnel;
 mod upgrade;
 
@@ -115,22 +116,31 @@ impl Transport {
         *request.uri_mut() = join(&self.0.server, request.uri().path_and_query())?;
         let method = request.method().clone();
         let path = request.uri().path().to_owned(); // a query may hold a command with a secret in it
-        request.headers_mut().extend(self.0.headers.clone());
-        if let Some(authorization) = &credential.authorization {
-            request
-                .headers_mut()
-                .insert(AUTHORIZATION, authorization.clone());
-        }
+        self.identify(&mut request, credential);
         let client = self.client(credential.identity.as_ref());
         let response = client
             .request(request)
             .await
             .map_err(|error| RequestError::Unreachable(unreachable(&error)))?;
         tracing::debug!(%method, path, status = response.status().as_u16(), "answered");
+        self.answered(&response, credential);
+        Ok(response)
+    }
+
+    /// Says who asks, and for whom.
+    fn identify(&self, request: &mut Request<Body>, credential: &Credential) {
+        let headers = request.headers_mut();
+        headers.extend(self.0.headers.clone());
+        if let Some(authorization) = &credential.authorization {
+            headers.insert(AUTHORIZATION, authorization.clone());
+        }
+    }
+
+    /// Takes note of what an answer says of the credential.
+    fn answered(&self, response: &Response<Incoming>, credential: &Credential) {
         if response.status() == StatusCode::UNAUTHORIZED {
             self.0.credentials.rejected(credential);
         }
-        Ok(response)
     }
 
     fn client(&self, identity: Option<&Arc<CertifiedKey>>) -> legacy::Client<Connector, Body> {
@@ -155,12 +165,18 @@ impl Transport {
 
 impl Pool {
     fn new(connector: &Connector, identity: Option<&Arc<CertifiedKey>>) -> Self {
-        let mut connector = connector.clone();
-        connector.tls = Arc::new(tls::as_identity(&connector.tls, identity));
         Self {
             identity: identity.cloned(),
-            client: client(connector),
+            client: client(connector.as_identity(identity)),
         }
+    }
+}
+
+impl Connector {
+    fn as_identity(&self, identity: Option<&Arc<CertifiedKey>>) -> Self {
+        let mut connector = self.clone();
+        connector.tls = Arc::new(tls::as_identity(&self.tls, identity));
+        connector
     }
 }
 

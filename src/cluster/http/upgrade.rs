@@ -21,6 +21,7 @@ use kube::client::Body;
 use tokio::time::{Instant, timeout_at};
 
 use super::error::{MESSAGE_MAX, REASON_MAX, refusal};
+use super::long::LongLine;
 use super::{Connection, RequestError, Transport, Unreachable};
 use crate::cluster::credentials;
 use crate::untrusted::printable;
@@ -171,9 +172,17 @@ impl Transport {
             .map_err(UpgradeError::Credentials)?;
         let deadline = Instant::now() + UPGRADE_TIMEOUT;
         let key = STANDARD.encode(nonce()?);
-        let mut message = message(&request, &key)?;
+        let is_long = self.is_long(&request.path_and_query);
+        let mut message = message(&request, &key, is_long)?;
         let connection = capture_connection(&mut message);
-        let response = timeout_at(deadline, self.send(message, &credential)).await;
+        let path_and_query = &request.path_and_query;
+        let sending = async {
+            match is_long {
+                true => self.send_long(message, path_and_query, &credential).await,
+                false => self.send(message, &credential).await,
+            }
+        };
+        let response = timeout_at(deadline, sending).await;
         let mut response = response.map_err(|_| UpgradeError::Timeout(UPGRADE_TIMEOUT))??;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             if !is_of_the_api_server(response.headers())
@@ -188,12 +197,18 @@ impl Transport {
         let upgraded = upgraded.map_err(|_| UpgradeError::Timeout(UPGRADE_TIMEOUT))?;
         let upgraded =
             upgraded.map_err(|error| UpgradeError::Unreachable(super::unreachable(&error)))?;
-        let parts = upgraded
-            .downcast::<TokioIo<Connection>>()
-            .expect("our connector makes no other connections");
+        let (io, read_buf) = match upgraded.downcast::<TokioIo<Connection>>() {
+            Ok(parts) => (parts.io.into_inner(), parts.read_buf),
+            Err(upgraded) => {
+                let parts = upgraded
+                    .downcast::<TokioIo<LongLine>>()
+                    .expect("we make no other connections");
+                (parts.io.into_inner().into_inner(), parts.read_buf)
+            }
+        };
         Ok(Upgraded {
-            io: parts.io.into_inner(),
-            read_buf: parts.read_buf,
+            io,
+            read_buf,
             protocol,
         })
     }
@@ -215,9 +230,16 @@ fn nonce() -> Result<[u8; 16], UpgradeError> {
     Ok(nonce)
 }
 
-fn message(request: &UpgradeRequest, key: &str) -> Result<Request<Body>, UpgradeError> {
+/// The request; where its URI is too long for one, only with the path.
+fn message(
+    request: &UpgradeRequest,
+    key: &str,
+    is_long: bool,
+) -> Result<Request<Body>, UpgradeError> {
+    let whole = request.path_and_query.as_str();
+    let path = whole.split('?').next().filter(|_| is_long);
     let builder = Request::builder()
-        .uri(request.path_and_query.as_str())
+        .uri(path.unwrap_or(whole))
         .header(CONNECTION, "Upgrade");
     let builder = match &request.protocol {
         Protocol::WebSocket { subprotocols } => builder

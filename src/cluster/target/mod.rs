@@ -11,12 +11,13 @@
 //! | `NS/TYPE/NAME` | all three |
 //! | `OBJECT.NS.kpf`, `OBJECT.NS.CONTEXT.kpf` | the host form: OBJECT is a pod's name or `TYPE_NAME` |
 //!
-//! This file reads a target; [`ports`] reads ports; `translate` finds the pod's port behind a service's or a name;
+//! This file reads a target; `manifest` finds one in a file; [`ports`] reads ports; `translate` finds the pod's port behind a service's or a name;
 //! `preference` orders the pods of a workload; `container` chooses one of a pod's containers; `resolve` asks the
 //! cluster, and is the only one that does.
 
 mod container;
 mod kind;
+mod manifest;
 pub mod ports;
 mod preference;
 mod resolve;
@@ -33,7 +34,7 @@ use super::{Options, RequestError, contexts};
 pub use self::container::ContainerRef;
 pub use self::kind::Kind;
 pub use self::resolve::{PodRef, Resolved};
-pub use self::translate::PodPort;
+pub use self::translate::{Endpoint, PodPort};
 
 /// What a user wants to reach, before anything was asked of a cluster.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -45,9 +46,24 @@ pub struct Target {
 }
 
 impl Target {
+    /// A pod, by its name.
+    pub(super) fn pod(name: &str) -> Self {
+        Self {
+            context: None,
+            namespace: None,
+            kind: Kind::Pod,
+            name: name.to_owned(),
+        }
+    }
+
     /// The kind of object that was named.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Whether any of several pods will do, as for all but a pod's own name.
+    pub fn leads_to_many(&self) -> bool {
+        self.kind != Kind::Pod
     }
 
     /// The name of the object.

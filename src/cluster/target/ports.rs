@@ -1,10 +1,11 @@
 //! Ports: how they are written, and which port of which pod is meant.
 //!
-//! `[[ADDR:]LOCAL:]REMOTE`, as kubectl reads it, with two differences: `8080:80:90` is an error (kubectl takes it
-//! for `8080`), and an address may stand before a local port.
+//! `[[ADDR:]LOCAL:]REMOTE`, as kubectl reads it, with three differences: `8080:80:90` is an error (kubectl takes it
+//! for `8080`), an address may stand before a local port, and REMOTE may be `HOST:PORT` or `unix:/PATH`, seen from a
+//! container.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU16;
 use std::str::FromStr;
 
@@ -39,6 +40,18 @@ pub enum RemotePort {
     Number(NonZeroU16),
     /// By the name that the pod or service gives it.
     Name(String),
+    /// A port of a host that the pod can reach.
+    Host(String, NonZeroU16),
+    /// A unix socket in a container, by its absolute path.
+    Socket(String),
+}
+
+impl RemotePort {
+    /// Whether it is a port of the pod or service itself.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        matches!(self, Self::Number(_) | Self::Name(_))
+    }
 }
 
 /// An address to listen on.
@@ -56,7 +69,7 @@ impl FromStr for PortSpec {
     fn from_str(spec: &str) -> Result<Self, TargetError> {
         let (address, ports) = split_address(spec)?;
         let (local, remote) = match ports.split_once(':') {
-            Some((_, rest)) if rest.contains(':') => return Err(invalid(spec)),
+            Some(("unix", _)) => (None, ports),
             Some((local, remote)) => (Some(local), remote),
             None if address.is_some() => return Err(invalid(spec)),
             None => (None, ports),
@@ -67,11 +80,20 @@ impl FromStr for PortSpec {
             Some(local) if local == remote && is_port_name(local) => LocalPort::Same,
             Some(local) => local_port(local)?,
         };
-        Ok(Self {
-            address,
-            local,
-            remote: remote.parse()?,
-        })
+        let remote: RemotePort = remote.parse().map_err(|error| match remote.contains(':') {
+            true => invalid(spec),
+            false => error,
+        })?;
+        match remote {
+            RemotePort::Socket(_) if local == LocalPort::Same => Err(TargetError::Usage(format!(
+                "a socket has no number to listen on: write LOCAL:{spec}, or :{spec} for any free port"
+            ))),
+            remote => Ok(Self {
+                address,
+                local,
+                remote,
+            }),
+        }
     }
 }
 
@@ -82,8 +104,17 @@ impl FromStr for RemotePort {
         if port.is_empty() {
             return Err(TargetError::Usage("remote port cannot be empty".to_owned()));
         }
-        if port.contains(':') {
-            return Err(invalid(port));
+        if let Some(path) = port.strip_prefix("unix:") {
+            // The kernel's bound, less the zero at its end.
+            return match path.starts_with('/') && path.len() < 108 && !path.contains('\0') {
+                true => Ok(Self::Socket(path.to_owned())),
+                false => Err(TargetError::Usage(format!(
+                    "'{port}' is no socket: write unix: and its absolute path, of at most 107 bytes"
+                ))),
+            };
+        }
+        if let Some((host, number)) = port.rsplit_once(':') {
+            return host_and_port(host, number).ok_or_else(|| invalid(port));
         }
         if is_port_name(port) {
             return Ok(Self::Name(port.to_owned()));
@@ -120,6 +151,9 @@ impl fmt::Display for RemotePort {
         match self {
             Self::Number(number) => number.fmt(f),
             Self::Name(name) => name.fmt(f),
+            Self::Host(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Host(host, port) => write!(f, "{host}:{port}"),
+            Self::Socket(path) => write!(f, "unix:{path}"),
         }
     }
 }
@@ -134,6 +168,9 @@ fn split_address(spec: &str) -> Result<(Option<Address>, &str), TargetError> {
         return Ok((Some(Address::Ip(IpAddr::V6(ip))), ports));
     }
     match spec.split_once(':') {
+        // A local port, which a host or a socket may follow.
+        Some((local, _)) if local.bytes().all(|byte| byte.is_ascii_digit()) => Ok((None, spec)),
+        Some(("unix", _)) => Ok((None, spec)),
         Some((address, ports)) if ports.contains(':') => match address.parse() {
             Ok(address) => Ok((Some(address), ports)),
             Err(_) => Err(invalid(spec)),
@@ -154,9 +191,27 @@ fn local_port(port: &str) -> Result<LocalPort, TargetError> {
     }
 }
 
+/// A name or an address, but no bare number: that is a typing error in a port.
+fn host_and_port(host: &str, port: &str) -> Option<RemotePort> {
+    let port = NonZeroU16::new(number(port)?)?;
+    let host = match host.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
+        Some(ip) => ip.parse::<Ipv6Addr>().ok()?.to_string(),
+        None => {
+            let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+            let begins_well = host.starts_with(|first: char| first.is_ascii_alphanumeric());
+            let is_number = host.bytes().all(|byte| byte.is_ascii_digit());
+            if !begins_well || is_number || !host.bytes().all(is_name) || host.len() > 253 {
+                return None;
+            }
+            host.to_owned()
+        }
+    };
+    Some(RemotePort::Host(host, port))
+}
+
 fn invalid(spec: &str) -> TargetError {
     TargetError::Usage(format!(
-        "invalid port format '{spec}': write REMOTE, LOCAL:REMOTE or ADDR:LOCAL:REMOTE"
+        "invalid port format '{spec}': write REMOTE, LOCAL:REMOTE or ADDR:LOCAL:REMOTE, with a port, HOST:PORT or unix:/PATH as REMOTE"
     ))
 }
 
@@ -186,6 +241,8 @@ mod tests {
         let number = |number| RemotePort::Number(nonzero(number));
         let name = |name: &str| RemotePort::Name(name.to_owned());
         let local = |number| LocalPort::Number(nonzero(number));
+        let host = |host: &str, port| RemotePort::Host(host.to_owned(), nonzero(port));
+        let socket = |path: &str| RemotePort::Socket(path.to_owned());
         let ip = |ip: &str| Some(Address::Ip(ip.parse().unwrap()));
         for (spec, address, local, remote) in [
             ("1", None, LocalPort::Same, number(1)),
@@ -215,6 +272,28 @@ mod tests {
             ("0.0.0.0::80", ip("0.0.0.0"), LocalPort::Random, number(80)),
             ("[::1]:8080:http", ip("::1"), local(8080), name("http")),
             ("[::]::80", ip("::"), LocalPort::Random, number(80)),
+            ("8080:db:5432", None, local(8080), host("db", 5432)),
+            (
+                ":10.0.0.5:80",
+                None,
+                LocalPort::Random,
+                host("10.0.0.5", 80),
+            ),
+            ("1:[fd00::1]:2", None, local(1), host("fd00::1", 2)),
+            (
+                "127.0.0.1:1:db.shop.svc:2",
+                ip("127.0.0.1"),
+                local(1),
+                host("db.shop.svc", 2),
+            ),
+            (
+                "2375:unix:/run/a:b.sock",
+                None,
+                local(2375),
+                socket("/run/a:b.sock"),
+            ),
+            (":unix:/a", None, LocalPort::Random, socket("/a")),
+            ("[::1]:1:unix:/a", ip("::1"), local(1), socket("/a")),
         ] {
             let read: PortSpec = spec
                 .parse()
@@ -261,6 +340,12 @@ mod tests {
             ("[::1]", "invalid port format"),
             ("[::1", "invalid port format"),
             ("[localhost]:80:80", "localhost is not a valid IP"),
+            ("8080:db:0", "invalid port format"),
+            ("8080:-db:80", "invalid port format"),
+            ("8080:d b:80", "invalid port format"),
+            ("8080:[::1:80", "invalid port format"),
+            ("8080:unix:relative", "invalid port format"),
+            ("unix:/a", "write LOCAL:unix:/a"),
         ] {
             let error = spec.parse::<PortSpec>().expect_err(spec).to_string();
             assert!(error.contains(part), "{spec}: {error}");

@@ -3,6 +3,7 @@
 //! For a pod and what selects pods, a number is taken as it is and a name is looked up in the pod's containers.
 //! For a service, both must be among the service's ports, and lead to its target port.
 
+use std::fmt;
 use std::num::NonZeroU16;
 
 use k8s_openapi::api::core::v1::{ContainerPort, Pod, Service, ServicePort};
@@ -12,28 +13,89 @@ use super::TargetError;
 use super::ports::RemotePort;
 use crate::untrusted::printable;
 
-/// A port of a pod.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// Where connections to a pod are to end.
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PodPort {
-    /// Where the pod listens.
-    pub number: NonZeroU16,
-    /// The number to listen on locally where none was given: the service's port, or else the pod's.
-    pub local: NonZeroU16,
+    /// Where somebody listens.
+    pub endpoint: Endpoint,
+    /// The number to listen on locally where none was given: the service's port, or else the pod's. A socket has none.
+    pub local: Option<NonZeroU16>,
+}
+
+/// Where somebody listens, seen from a pod.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Endpoint {
+    /// A port of the pod itself.
+    Port(NonZeroU16),
+    /// A port of a host that the pod can reach.
+    Host(String, NonZeroU16),
+    /// A unix socket in a container, by its path.
+    Socket(String),
+}
+
+impl PodPort {
+    fn of_pod(number: NonZeroU16, local: NonZeroU16) -> Self {
+        Self {
+            endpoint: Endpoint::Port(number),
+            local: Some(local),
+        }
+    }
+
+    /// What a user has written, where no pod need be asked what it means.
+    pub(super) fn without_asking(port: &RemotePort) -> Option<Self> {
+        match port {
+            RemotePort::Number(number) => Some(Self::of_pod(*number, *number)),
+            port => Self::elsewhere(port),
+        }
+    }
+
+    /// What is no port of the pod or service.
+    fn elsewhere(port: &RemotePort) -> Option<Self> {
+        match port {
+            RemotePort::Number(_) | RemotePort::Name(_) => None,
+            RemotePort::Host(host, port) => Some(Self {
+                endpoint: Endpoint::Host(host.clone(), *port),
+                local: Some(*port),
+            }),
+            RemotePort::Socket(path) => Some(Self {
+                endpoint: Endpoint::Socket(path.clone()),
+                local: None,
+            }),
+        }
+    }
+}
+
+/// As it is written as REMOTE.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port(number) => number.fmt(f),
+            Self::Host(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Host(host, port) => write!(f, "{host}:{port}"),
+            Self::Socket(path) => write!(f, "unix:{path}"),
+        }
+    }
 }
 
 /// What a port means for a pod: a number as it is, a name by its containers.
 pub(super) fn port_of_pod(pod: &Pod, port: &RemotePort) -> Result<PodPort, TargetError> {
+    if let Some(elsewhere) = PodPort::elsewhere(port) {
+        return Ok(elsewhere);
+    }
     let number = match port {
         RemotePort::Number(number) => *number,
         RemotePort::Name(name) => container_port(pod, name)?,
+        port => {
+            return Err(no_such_port(
+                format!("{port} is no port of a pod"),
+                [].into_iter(),
+            ));
+        }
     };
     let declared =
         container_ports(pod).filter(|declared| declared.container_port == i32::from(number.get()));
     refuse_udp(port, declared.map(|declared| declared.protocol.as_deref()))?;
-    Ok(PodPort {
-        number,
-        local: number,
-    })
+    Ok(PodPort::of_pod(number, number))
 }
 
 /// What a port means for a service and one of its pods.
@@ -42,6 +104,9 @@ pub(super) fn port_of_service(
     pod: &Pod,
     port: &RemotePort,
 ) -> Result<PodPort, TargetError> {
+    if let Some(elsewhere) = PodPort::elsewhere(port) {
+        return Ok(elsewhere);
+    }
     let declared = service_port(service, port)?;
     let own = valid(declared.port)?;
     let headless = service
@@ -56,7 +121,7 @@ pub(super) fn port_of_service(
         Some(IntOrString::Int(number)) => valid(*number)?,
         Some(IntOrString::String(name)) => container_port(pod, name)?,
     };
-    Ok(PodPort { number, local: own })
+    Ok(PodPort::of_pod(number, own))
 }
 
 /// The port that a service declares by this number or name.
@@ -82,6 +147,9 @@ pub(super) fn service_port<'a>(
                 .map(|declared| declared.port),
             format!("Service '{service_name}' does not have a named port '{name}'"),
         ),
+        RemotePort::Host(..) | RemotePort::Socket(_) => {
+            (None, format!("{port} is no port of a service"))
+        }
     };
     let same_number = || {
         declared
@@ -215,7 +283,11 @@ mod tests {
     }
 
     fn numbers(port: Result<PodPort, TargetError>) -> Result<(u16, u16), String> {
-        port.map(|port| (port.number.get(), port.local.get()))
+        let number = |port: &PodPort| match port.endpoint {
+            Endpoint::Port(number) => number.get(),
+            _ => panic!("{port:?}"),
+        };
+        port.map(|port| (number(&port), port.local.unwrap().get()))
             .map_err(|error| error.to_string())
     }
 

@@ -5,8 +5,8 @@ use hyper::{Method, StatusCode};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{Transport, exec, kpf, run};
-use crate::playground::faults::Request;
+use super::{TRANSPORTS, Transport, exec, kpf, run};
+use crate::playground::faults::{Answer, Request};
 use crate::playground::{Options, Playground};
 use crate::tools;
 use crate::upgrade::{self, DEADLINE};
@@ -239,25 +239,132 @@ fn requests_are_kubectls() {
     }
 }
 
+/// Longer than hyper's URIs, and kubectl's way beside ours.
 #[test]
-fn a_command_line_that_is_too_long_is_refused_here() {
+fn long_command_lines_arrive() {
     let playground = playground("1.36");
-    let long = "x".repeat(64 * 1024);
-    let command = exec(
-        kpf(),
-        &playground,
-        "admin",
-        Transport::WebSocket,
-        &["web", "--", "echo", &long],
-    );
-    let ended = run(command, None);
-    assert_eq!(ended.code, Some(1));
-    assert!(
-        ended
-            .stderr
-            .starts_with("error: unable to upgrade connection: the command line is 65")
-            && ended.stderr.lines().count() == 1,
+    let programs = [kpf().to_owned()].into_iter().chain(tools::kubectls());
+    let programs: Vec<_> = programs.collect();
+    for transport in TRANSPORTS {
+        for (words, length) in [(1, 60_000), (1, 64 << 10), (100, 2 << 10), (6, 100 << 10)] {
+            let word = format!("{}\u{e4}\n&", "x".repeat(length));
+            let mut arguments = vec!["many", "-c", "app", "--", "sh", "-c"];
+            arguments.extend(["printf %s \"$*\" | sha256sum; echo $#", "sh"]);
+            arguments.extend(vec![&*word; words]);
+            let digest = sha256(vec![&*word; words].join(" ").as_bytes());
+            for program in &programs {
+                let command = exec(program, &playground, "admin", transport, &arguments);
+                let ended = run(command, None);
+                let expected = format!("{digest}  -\n{words}\n");
+                assert_eq!(
+                    (ended.code, &*ended.stdout(), &*ended.stderr),
+                    (Some(0), &*expected, ""),
+                    "{transport:?}, {} of {length}, {}",
+                    words,
+                    program.display()
+                );
+            }
+        }
+    }
+}
+
+/// The fallback and the refusals are the same as for short ones.
+#[test]
+fn long_command_lines_are_refused_like_others() {
+    let long = "x".repeat(100 << 10);
+    let arguments = ["web", "--", "echo", "-n", &long];
+    let transport = Transport::WebSocket;
+    let old = playground("1.29");
+    let ended = run(exec(kpf(), &old, "admin", transport, &arguments), None);
+    assert_eq!(
+        (ended.code, ended.stdout.len()),
+        (Some(0), long.len()),
         "{}",
         ended.stderr
     );
+    let playground = playground("1.36");
+    let ended = run(
+        exec(kpf(), &playground, "create-only", transport, &arguments),
+        None,
+    );
+    assert_eq!(ended.stdout.len(), long.len(), "{}", ended.stderr);
+    let ended = run(
+        exec(kpf(), &playground, "viewer", transport, &arguments),
+        None,
+    );
+    assert_eq!(ended.code, Some(1));
+    assert!(
+        ended.stderr.contains("User \"viewer\" cannot create") && ended.stderr.lines().count() == 1,
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn a_command_line_that_no_server_takes_is_one_clear_line() {
+    const NEXT: &str = "pass data on stdin, or a script to `sh -s`";
+    let playground = playground("1.36");
+    // three bytes each when they are escaped
+    let long = "/".repeat(100 << 10);
+    let arguments = ["web", "--", "echo", &long, &long, &long, &long];
+    for transport in TRANSPORTS {
+        let seen = playground.requests().len();
+        let ended = run(
+            exec(kpf(), &playground, "admin", transport, &arguments),
+            None,
+        );
+        let line = "error: unable to upgrade connection: the command line is 12";
+        assert_eq!(ended.code, Some(1));
+        assert!(
+            ended.stderr.starts_with(line)
+                && ended.stderr.contains(NEXT)
+                && ended.stderr.lines().count() == 1,
+            "{}",
+            ended.stderr
+        );
+        let upgrades = playground.requests().split_off(seen);
+        assert!(!upgrades.iter().any(Request::is_upgrade));
+        // a proxy on the way takes less
+        for (code, words) in [(414, "Request-URI Too Large"), (431, "")] {
+            let answer = Answer::Text {
+                code: StatusCode::from_u16(code).unwrap(),
+                headers: Vec::new(),
+                body: words.to_owned(),
+            };
+            playground.answer(Request::is_upgrade, usize::MAX, answer);
+            let arguments = ["web", "--", "echo", &long];
+            let ended = run(
+                exec(kpf(), &playground, "admin", transport, &arguments),
+                None,
+            );
+            assert_eq!(ended.code, Some(1));
+            assert!(
+                ended.stderr.contains(NEXT)
+                    && ended.stderr.contains(words)
+                    && ended.stderr.lines().count() == 1,
+                "{}",
+                ended.stderr
+            );
+            playground.answer_as_usual();
+        }
+        playground.answer(Request::is_upgrade, usize::MAX, Answer::Reset);
+        let arguments = ["web", "--", "echo", &long];
+        let ended = run(
+            exec(kpf(), &playground, "admin", transport, &arguments),
+            None,
+        );
+        assert_eq!(ended.code, Some(1));
+        assert!(ended.stderr.contains(NEXT), "{}", ended.stderr);
+        playground.answer_as_usual();
+    }
+}
+
+/// In coreutils' words.
+fn sha256(bytes: &[u8]) -> String {
+    let mut command = std::process::Command::new("sha256sum");
+    command
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    let said = run(command, Some(bytes)).stdout();
+    said.split(' ').next().unwrap_or_default().to_owned()
 }

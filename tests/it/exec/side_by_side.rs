@@ -1,11 +1,15 @@
 //! The real kubectl and kpf with the same arguments: the same stdout, exit code and, but for what is listed, stderr.
 
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
 
 use super::{Ended, TRANSPORTS, Transport, exec, kpf, playground, run};
+use crate::differences::{Difference, Tally, exec as purpose};
+use crate::playground::Playground;
+use crate::playground::faults::ExecFaults;
 use crate::tools;
 
 /// What follows `exec`, what is on stdin, and who asks.
@@ -13,8 +17,8 @@ pub(super) struct Row {
     pub(super) arguments: &'static [&'static str],
     stdin: Option<&'static [u8]>,
     pub(super) user: &'static str,
-    /// A part of both stderrs where kpf says more than kubectl; nothing where they are equal.
-    differs: Option<&'static str>,
+    /// Why the stderrs are not equal, and a part of both.
+    differs: Option<(&'static Difference, &'static str)>,
 }
 
 const fn row(arguments: &'static [&'static str]) -> Row {
@@ -38,9 +42,9 @@ impl Row {
         Self { user, ..self }
     }
 
-    const fn differs(self, part: &'static str) -> Self {
+    const fn differs(self, why: &'static Difference, part: &'static str) -> Self {
         Self {
-            differs: Some(part),
+            differs: Some((why, part)),
             ..self
         }
     }
@@ -114,36 +118,101 @@ pub(super) const ROWS: &[Row] = &[
     row(&["svc/web", "--", "sh", "-c", "echo $HOSTNAME"]),
     row(&["done", "--", "true"]),
     row(&["pending", "--", "true"]),
-    row(&["nothing", "--", "true"])
-        .differs("Error from server (NotFound): pods \"nothing\" not found"),
-    row(&["svc/external", "--", "true"])
-        .differs("invalid service 'external': Service is defined without a selector"),
+    row(&["nothing", "--", "true"]).differs(
+        purpose::HINTS,
+        "Error from server (NotFound): pods \"nothing\" not found",
+    ),
+    row(&["svc/external", "--", "true"]).differs(
+        purpose::HINTS,
+        "invalid service 'external': Service is defined without a selector",
+    ),
     row(&["deploy/empty", "--pod-running-timeout=1s", "--", "true"])
-        .differs("error: timed out waiting for the condition"),
+        .differs(purpose::HINTS, "error: timed out waiting for the condition"),
     // roles
     row(&["web", "--", "true"]).by("cert"),
     row(&["web", "--", "true"]).by("plugin"),
     row(&["web", "--", "true"]).by("create-only"),
     row(&["web", "--", "true"]).by("viewer").differs(
+        purpose::HINTS,
         "error: unable to upgrade connection: pods \"web\" is forbidden: User \"viewer\" cannot",
     ),
     row(&["web", "--", "true"]).by("get-only").differs(
+        purpose::HINTS,
         "error: unable to upgrade connection: pods \"web\" is forbidden: User \"get-only\" cannot",
     ),
     row(&["web", "--", "true"]).by("wrong"),
+    // manifests
+    row(&["-f", "many.json", "--", "pwd"]),
+    row(&["--filename=many.json", "-c", "sidecar", "--", "pwd"]),
+    row(&["-f", "many.json", "-c", "nope", "--", "pwd"]),
+    row(&["-f", "team-b.json", "--", "sh", "-c", "echo $HOSTNAME"]),
+    row(&["-f", "team-b.json", "-n", "team-b", "--", "pwd"]),
+    row(&["-f", "deploy.yaml", "--", "sh", "-c", "echo ${HOSTNAME%-*}"]),
+    row(&["-f", "folder", "--", "pwd"]),
+    row(&["-i", "-f", "many.json", "-q", "--", "cat"]).stdin(BINARY),
+    row(&["-f", "done.json", "--", "true"]),
+    row(&["-f", "both.yaml", "--", "true"]),
+    row(&["-f", "folders", "--", "true"]),
+    row(&["-f", "many.json", "-f", "deploy.yaml", "--", "true"]),
+    row(&["-f", "many.json,deploy.yaml", "--", "true"]),
+    row(&["-f", "list.yaml", "--", "true"]),
+    row(&["-f", "nothing.yaml", "--", "true"]),
+    row(&["-f", "missing.yaml", "--", "true"]),
+    row(&["-f", "none", "--", "true"]),
+    row(&["-f", "many.json", "web", "--", "true"]).differs(
+        purpose::LINES,
+        "error: resource/name arguments cannot be provided when a path is specified",
+    ),
+    row(&["-f", "", "--", "true"]).differs(
+        purpose::LINES,
+        "error: pod, type/name or --filename must be specified",
+    ),
+    row(&["-f", "many.json"]).differs(
+        purpose::LINES,
+        "error: you must specify at least one command for the container",
+    ),
+    row(&["-f", "many.json", "a", "b", "--", "true"]).differs(
+        purpose::LINES,
+        "error: exec [POD] [COMMAND] is not supported anymore. Use exec [POD] -- [COMMAND] instead",
+    ),
+    row(&["-f", "team-b.json", "-n", "default", "--", "pwd"]).differs(purpose::HINTS, "team-b"),
+    row(&["-f", "broken.yaml", "--", "true"])
+        .differs(purpose::HINTS, "error: error parsing broken.yaml: "),
+    row(&["-f", "kindless.yaml", "--", "true"]).differs(
+        purpose::HINTS,
+        "error: unable to decode \"kindless.yaml\": Object 'Kind' is missing",
+    ),
+    row(&["-f", "config.yaml", "--", "true"])
+        .differs(purpose::HINTS, "kind \"ConfigMap\" in version \"v1\""),
     // usage
-    row(&[]).differs("error: pod, type/name or --filename must be specified"),
-    row(&["--", "true"]).differs("error: pod, type/name or --filename must be specified"),
-    row(&["web"]).differs("error: you must specify at least one command for the container"),
-    row(&["web", "--"]).differs("error: you must specify at least one command for the container"),
+    row(&[]).differs(
+        purpose::LINES,
+        "error: pod, type/name or --filename must be specified",
+    ),
+    row(&["--", "true"]).differs(
+        purpose::LINES,
+        "error: pod, type/name or --filename must be specified",
+    ),
+    row(&["web"]).differs(
+        purpose::LINES,
+        "error: you must specify at least one command for the container",
+    ),
+    row(&["web", "--"]).differs(
+        purpose::LINES,
+        "error: you must specify at least one command for the container",
+    ),
     row(&["web", "true"]).differs(
+        purpose::LINES,
         "error: exec [POD] [COMMAND] is not supported anymore. Use exec [POD] -- [COMMAND] instead",
     ),
     row(&["web", "true", "--", "true"]).differs(
+        purpose::LINES,
         "error: exec [POD] [COMMAND] is not supported anymore. Use exec [POD] -- [COMMAND] instead",
     ),
-    row(&["web", "--pod-running-timeout=0", "--", "true"])
-        .differs("--pod-running-timeout must be higher than zero"),
+    row(&["web", "--pod-running-timeout=0", "--", "true"]).differs(
+        purpose::LINES,
+        "--pod-running-timeout must be higher than zero",
+    ),
 ];
 
 /// kubectls before 1.36 neither name the containers nor mind words before `--`.
@@ -156,7 +225,7 @@ fn is_new(kubectl: &Path) -> bool {
     minor.and_then(|minor| minor.parse::<u32>().ok()) >= Some(37)
 }
 
-fn pods(playground: &crate::playground::Playground) {
+fn pods(playground: &Playground) {
     use crate::playground::objects::{Pod, container};
     use serde_json::json;
 
@@ -175,19 +244,45 @@ fn pods(playground: &crate::playground::Playground) {
     let mut debugged = pod("debugged", None);
     debugged["spec"]["ephemeralContainers"] = json!([{ "name": "debugger", "image": "x" }]);
     playground.apply(debugged);
-}
-
-/// A kubectl that does what kpf does, or a skip.
-pub(super) fn new_kubectl() -> Option<PathBuf> {
-    let found = tools::kubectls().into_iter().find(|it| is_new(it));
-    if found.is_none() {
-        tools::skip("no kubectl of 1.37 or later");
-    }
-    found
+    let write = |name: &str, content: &str| {
+        let file = playground.folder().join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, content).unwrap();
+    };
+    let object = |namespace: &str, name: &str| playground.pod(namespace, name).unwrap().to_string();
+    write("many.json", &object("default", "many"));
+    write("team-b.json", &object("team-b", "web"));
+    write("done.json", &object("default", "done"));
+    write(
+        "both.yaml",
+        &[object("default", "many"), object("default", "web")].join("\n---\n"),
+    );
+    write(
+        "deploy.yaml",
+        "---\n# ours\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: web\nspec:\n  selector: {matchLabels: {owner: web}}\n",
+    );
+    write(
+        "bare.yaml",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\n",
+    );
+    write("list.yaml", "apiVersion: v1\nkind: List\nitems: []\n");
+    write(
+        "config.yaml",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: web}\n",
+    );
+    write("nothing.yaml", "");
+    write("broken.yaml", "a: [\n");
+    write("kindless.yaml", "a: b\n");
+    write("folder/pod.yml", &object("default", "many"));
+    write("folder/readme.txt", "no manifest");
+    write("folders/a.json", &object("default", "many"));
+    write("folders/b.json", &object("default", "web"));
+    write("none/readme.txt", "no manifest");
 }
 
 /// Runs the rows in both transports by kubectl and by kpf, whose command lines `exec` makes.
 pub(super) fn check<'r>(
+    suite: &str,
     rows: impl Iterator<Item = &'r Row> + Clone + Send + Sync,
     kubectl: &Path,
     exec: impl Fn(&Path, &Row, Transport) -> Command + Sync,
@@ -195,8 +290,8 @@ pub(super) fn check<'r>(
     let rows = TRANSPORTS
         .into_iter()
         .flat_map(|transport| rows.clone().map(move |row| (transport, row)));
-    let rows = Mutex::new(rows);
-    let next = || rows.lock().unwrap().next();
+    let left = Mutex::new(rows.clone());
+    let next = || left.lock().unwrap().next();
     thread::scope(|scope| {
         // a command is mostly waiting
         for _ in 0..4 {
@@ -209,6 +304,11 @@ pub(super) fn check<'r>(
             });
         }
     });
+    let tally = Tally::default();
+    for (_, row) in rows {
+        tally.count(row.differs.map(|(why, _)| why));
+    }
+    tally.print(suite);
 }
 
 fn compare(row: &Row, transport: Transport, theirs: &Ended, ours: &Ended) {
@@ -218,7 +318,7 @@ fn compare(row: &Row, transport: Transport, theirs: &Ended, ours: &Ended) {
     assert_eq!(ours.code, theirs.code, "{what}: {said}");
     match row.differs {
         None => assert_eq!(stable(&ours.stderr), stable(&theirs.stderr), "{what}"),
-        Some(part) => {
+        Some((_, part)) => {
             for stderr in [&ours.stderr, &theirs.stderr] {
                 assert!(stderr.contains(part), "{what}: {stderr}");
             }
@@ -240,12 +340,129 @@ fn stable(stderr: &str) -> String {
 
 #[test]
 fn kubectl_and_kpf_do_the_same() {
-    let Some(kubectl) = new_kubectl() else {
-        return;
-    };
+    let Some(kubectl) = kubectl() else { return };
     let playground = playground();
     pods(&playground);
-    check(ROWS.iter(), &kubectl, |program, row, transport| {
-        exec(program, &playground, row.user, transport, row.arguments)
+    check("exec", ROWS.iter(), &kubectl, |program, row, transport| {
+        let mut command = exec(program, &playground, row.user, transport, row.arguments);
+        command.current_dir(playground.folder());
+        command
     });
+}
+
+/// The newest kubectl that kpf is held against, or a skip.
+pub(super) fn kubectl() -> Option<PathBuf> {
+    let found = tools::kubectls().into_iter().find(|it| is_new(it));
+    if found.is_none() {
+        tools::skip("no kubectl of 1.37 or later");
+    }
+    found
+}
+
+/// A difference shows: what kubectl does and what kpf does, as code and stdout.
+#[test]
+fn what_differs_is_meant_to() {
+    let Some(kubectl) = kubectl() else { return };
+    let playground = playground();
+    pods(&playground);
+    let tally = Tally::default();
+    let differ = |why: &'static Difference,
+                  transport: Transport,
+                  arguments: &[&str],
+                  stdio: &dyn Fn(&mut Command),
+                  theirs: (i32, &str),
+                  ours: (i32, &str)| {
+        for (program, expected) in [(&*kubectl, theirs), (kpf(), ours)] {
+            let mut command = exec(program, &playground, "admin", transport, arguments);
+            command.current_dir(playground.folder());
+            stdio(&mut command);
+            let ended = run(command, None);
+            assert_eq!(
+                (ended.code, &*ended.stdout()),
+                (Some(expected.0), expected.1),
+                "{arguments:?}, {transport:?}, {}, {}: {}",
+                program.display(),
+                why.why,
+                ended.stderr
+            );
+        }
+        tally.count(Some(why));
+    };
+    let as_usual = |_: &mut Command| {};
+    for transport in TRANSPORTS {
+        let full = |command: &mut Command| {
+            command.stdout(File::options().write(true).open("/dev/full").unwrap());
+        };
+        let hi = ["web", "--", "echo", "hi"];
+        differ(purpose::LOCAL, transport, &hi, &full, (0, ""), (74, ""));
+        let folder = |command: &mut Command| {
+            command.stdin(File::open("/").unwrap());
+        };
+        let cat = ["-i", "web", "--", "cat"];
+        differ(purpose::LOCAL, transport, &cat, &folder, (0, ""), (74, ""));
+        // the container is in the cluster, not in the file
+        let file = ["-f", "bare.yaml", "--", "echo", "hi"];
+        differ(
+            purpose::CLUSTER,
+            transport,
+            &file,
+            &as_usual,
+            (1, ""),
+            (0, "hi\n"),
+        );
+        let manifest = |command: &mut Command| {
+            command.stdin(File::open(playground.folder().join("many.json")).unwrap());
+        };
+        let stdin = ["-q", "-f", "-", "--", "echo", "hi"];
+        differ(
+            purpose::STDIN,
+            transport,
+            &stdin,
+            &manifest,
+            (1, ""),
+            (0, "hi\n"),
+        );
+        let other = ["team-b/web", "--", "sh", "-c", "echo $HOSTNAME"];
+        differ(
+            purpose::TARGETS,
+            transport,
+            &other,
+            &as_usual,
+            (1, ""),
+            (0, "web\n"),
+        );
+        let input = |command: &mut Command| {
+            command.stdin(File::open(playground.folder().join("many.json")).unwrap());
+        };
+        let lost = ExecFaults {
+            stdin_lost_after: Some(10),
+            ..ExecFaults::default()
+        };
+        playground.behave(|behaviour| behaviour.exec = lost);
+        let count = ["-i", "web", "--", "wc", "-c"];
+        differ(
+            purpose::VERIFY,
+            transport,
+            &count,
+            &input,
+            (0, "10\n"),
+            (0, "10\n"),
+        );
+        let no_status = ExecFaults {
+            status: Some(Vec::new()),
+            ..ExecFaults::default()
+        };
+        playground.behave(|behaviour| behaviour.exec = no_status);
+        let hi = ["web", "--", "sh", "-c", "echo hi; exit 3"];
+        differ(
+            purpose::NO_STATUS,
+            transport,
+            &hi,
+            &as_usual,
+            (0, "hi\n"),
+            (74, "hi\n"),
+        );
+        playground.behave(|behaviour| behaviour.exec = ExecFaults::default());
+    }
+    tally.print("exec, differences");
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -30,7 +31,19 @@ impl Typed {
         typed: &[u8],
         arguments: &[&str],
     ) -> Self {
-        let command = exec(kpf(), playground, "admin", transport, arguments);
+        Self::at(kpf(), playground, transport, size, typed, arguments)
+    }
+
+    /// Another program in kpf's place.
+    pub(super) fn at(
+        program: &Path,
+        playground: &Playground,
+        transport: Transport,
+        size: (u16, u16),
+        typed: &[u8],
+        arguments: &[&str],
+    ) -> Self {
+        let command = exec(program, playground, "admin", transport, arguments);
         Self::run(command, size, typed)
     }
 
@@ -90,12 +103,20 @@ impl Typed {
     }
 
     /// Its exit code, and that the terminal is as it was.
-    pub(super) fn end(mut self) -> Option<i32> {
+    pub(super) fn end(self) -> Option<i32> {
+        self.end_with_screen().0
+    }
+
+    /// And all that was to be seen.
+    pub(super) fn end_with_screen(mut self) -> (Option<i32>, String) {
+        const LAST: &str = "\0the last of it";
         let ended = wait(&mut self.child);
         let modes = tcgetattr(&self.inner).expect("a terminal").local_modes;
         let usual = LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
         assert!(modes.contains(usual), "{modes:?}: {}", self.seen());
-        ended.code()
+        rustix::io::write(&self.inner, LAST.as_bytes()).expect("room");
+        self.sees(LAST);
+        (ended.code(), self.seen().replace(LAST, ""))
     }
 }
 

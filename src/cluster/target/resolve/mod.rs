@@ -56,14 +56,8 @@ impl Target {
         if self.kind != Kind::Pod {
             return None;
         }
-        let number = |port: &RemotePort| match port {
-            RemotePort::Number(number) => Some(PodPort {
-                number: *number,
-                local: *number,
-            }),
-            RemotePort::Name(_) => None,
-        };
-        let ports = ports.iter().map(number).collect::<Option<_>>()?;
+        let ports = ports.iter().map(PodPort::without_asking);
+        let ports = ports.collect::<Option<_>>()?;
         let pod = PodRef {
             namespace: namespace.to_owned(),
             name: self.name.clone(),
@@ -134,6 +128,19 @@ impl Cluster {
             Err(_) => search.best().ok_or_else(|| search.nothing_after(wait))?,
         };
         container::choose(namespace, pod, wanted)
+    }
+
+    /// The container of a pod that a command runs in where none is named. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// The pod is not there or can't be read, or has completed.
+    pub async fn default_container(&self, pod: &PodRef) -> Result<String, TargetError> {
+        let client = self.client();
+        let target = Target::pod(&pod.name);
+        let search = Search::new(&client, &pod.namespace, &target);
+        let found = search.get::<Pod>().await?;
+        container::choose(&pod.namespace, found, None).map(|container| container.name)
     }
 
     /// As [`Cluster::resolve`], but without any request where the target says it all ([`Target::without_asking`]).
@@ -208,7 +215,7 @@ impl<'a> Search<'a> {
             Kind::Pod => return self.named_pod(ports).await,
             Kind::Service => {
                 let service = self.get::<Service>().await?;
-                for port in ports {
+                for port in ports.iter().filter(|port| port.is_own()) {
                     service_port(&service, port)?;
                 }
                 let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone());

@@ -13,6 +13,7 @@ use hyper::body::Frame;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::cluster::target::Endpoint;
 use crate::cluster::target::tests::pod;
 
 const WAIT: Duration = Duration::from_secs(60);
@@ -103,6 +104,13 @@ async fn resolved(
     resolved
 }
 
+fn number_of(port: &PodPort) -> u16 {
+    match port.endpoint {
+        Endpoint::Port(number) => number.get(),
+        _ => panic!("{port:?}"),
+    }
+}
+
 fn list(pods: Vec<Pod>) -> Value {
     json!({ "metadata": { "resourceVersion": "7" }, "items": pods })
 }
@@ -163,11 +171,7 @@ async fn a_named_pod_that_runs_is_taken_after_one_get() {
         };
         assert_eq!(resolved.pod, expected);
         assert_eq!(
-            resolved
-                .ports
-                .iter()
-                .map(|port| port.number.get())
-                .collect::<Vec<_>>(),
+            resolved.ports.iter().map(number_of).collect::<Vec<_>>(),
             [80, 443]
         );
         assert_eq!(resolved.ready, ready);
@@ -191,7 +195,7 @@ fn a_pods_number_needs_no_question() {
             uid: None
         }
     );
-    assert_eq!(known.ports[0].number.get(), 22);
+    assert_eq!(number_of(&known.ports[0]), 22);
     assert_eq!(direct("web", "ssh"), None);
     assert_eq!(direct("svc/web", "22"), None);
 }
@@ -222,8 +226,8 @@ async fn a_service_leads_to_its_best_ready_pod() {
     assert_eq!(resolved.pod.name, "b");
     assert_eq!(
         (
-            resolved.ports[0].number.get(),
-            resolved.ports[0].local.get()
+            number_of(&resolved.ports[0]),
+            resolved.ports[0].local.unwrap().get()
         ),
         (8080, 80)
     );

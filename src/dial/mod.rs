@@ -1,20 +1,41 @@
-//! From a cluster and a pod to a tunnel, or to a running command: WebSocket first, SPDY where that is refused.
+//! From a cluster and a pod to a tunnel, or to a running command: WebSocket first, SPDY where that is refused. And from
+//! there to a byte stream that ends where somebody listens: [`Route`].
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `route` | streams to a pod by port-forward, or by a command in a container where that can't be had |
+//! | `bridge` | the streams that commands make |
+//! | `stream` | such a stream, and how it makes up for a first way that turns out to lead nowhere |
+//! | `error` | why there is no connection, and what to do about it |
 
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::cluster::target::PodRef;
 use crate::cluster::{Cluster, Connection, Protocol, UpgradeError, UpgradeRequest, Upgraded};
 use crate::exec::{self, Command, Session};
 use crate::tunnel::{Framing, Tunnel};
 
+mod bridge;
+mod error;
+mod route;
+mod stream;
+
+pub use error::Error;
+pub use route::{Exec, Route, Via};
+pub use stream::{PodStream, Turning};
+
 /// The stream protocol of port-forward; there is only this one.
 const PORT_FORWARD: &str = "portforward.k8s.io";
 /// The same, as SPDY in a WebSocket. The `v2.portforward.k8s.io` of KEP-4006 was never used.
 const TUNNELLED: &str = "SPDY/3.1+portforward.k8s.io";
 
-/// Bytes of a command line in a request; URIs of the `http` crate end at 64 KiB, the server's own path included.
-const MAX_QUERY: usize = 60_000;
+/// Bytes of a command line with its escapes: Go's servers take so much before the end of the headers, and the API server
+/// and the kubelet are such.
+const MAX_QUERY: usize = 1 << 20;
+/// The shortest request line that a proxy on the way may find too long, nginx's default.
+const LONG_QUERY: usize = 8 << 10;
 
 /// Which transports to try.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +56,34 @@ pub struct Dialer {
     transport: Transport,
     /// Where a WebSocket was refused and SPDY worked: an old server, a proxy, or a role that has only `create`.
     spdy_only: Arc<SpdyOnly>,
+    fallback: Arc<Fallback>,
+}
+
+/// What has become of port-forward where either way is allowed.
+#[derive(Default)]
+struct Fallback {
+    /// It can't be had: commands are taken from the start.
+    taken: AtomicBool,
+    /// Who is told, once.
+    tell: OnceLock<Tell>,
+}
+
+type Tell = Box<dyn Fn(&str) + Send + Sync>;
+
+impl fmt::Debug for Fallback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.taken.fmt(f)
+    }
+}
+
+impl Fallback {
+    fn take(&self, why: &dyn fmt::Display) {
+        if !self.taken.swap(true, Ordering::Relaxed)
+            && let Some(tell) = self.tell.get()
+        {
+            tell(&why.to_string());
+        }
+    }
 }
 
 /// Servers have learned the two at different times, and roles may differ, too.
@@ -60,52 +109,9 @@ impl Subresource {
             Self::Exec => "exec",
         }
     }
-
-    /// kubectl's words before the server's; what no server has said needs none.
-    fn failed(self, error: &UpgradeError) -> &'static str {
-        match self {
-            Self::PortForward if !error.is_unreachable() => "error upgrading connection: ",
-            _ => "",
-        }
-    }
 }
 
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The one transport that was tried failed, or failed in a way that the other one would too.
-    #[error("{}{error}{}", .what.failed(.error), hint(*.what, .pod, [.error]))]
-    One {
-        /// The answer, or the lack of one.
-        error: UpgradeError,
-        /// What was asked for.
-        what: Subresource,
-        /// Where to.
-        pod: PodRef,
-    },
-    /// Both were refused.
-    #[error("{}{}{}", .what.failed(.spdy), both(.websocket, .spdy), hint(*.what, .pod, [.websocket, .spdy]))]
-    Both {
-        /// The answer to the first try.
-        websocket: UpgradeError,
-        /// The answer to the second.
-        spdy: UpgradeError,
-        /// What was asked for.
-        what: Subresource,
-        /// Where to.
-        pod: PodRef,
-    },
-}
-
-impl Error {
-    /// The answer that counts: the last one.
-    #[must_use]
-    pub fn upgrade(&self) -> &UpgradeError {
-        match self {
-            Self::One { error, .. } | Self::Both { spdy: error, .. } => error,
-        }
-    }
-}
+const ON_STDIN: &str = "pass data on stdin, or a script to `sh -s`";
 
 impl Dialer {
     /// Dials through `cluster`.
@@ -115,7 +121,14 @@ impl Dialer {
             cluster,
             transport,
             spdy_only: Arc::default(),
+            fallback: Arc::default(),
         }
+    }
+
+    /// Has `tell` told why commands in a container make the connections, should port-forward be refused or be
+    /// impossible. It is called once at most; only the first one given counts.
+    pub fn on_exec(&self, tell: impl Fn(&str) + Send + Sync + 'static) {
+        let _ = self.fallback.tell.set(Box::new(tell));
     }
 
     /// The cluster that is dialled.
@@ -157,7 +170,7 @@ impl Dialer {
         if query.len() > MAX_QUERY {
             return Err(Error::One {
                 error: UpgradeError::Request(format!(
-                    "the command line is {} bytes long with its escapes, and a request takes {MAX_QUERY}: pass data on stdin",
+                    "the command line is {} bytes long with its escapes, and an API server takes {MAX_QUERY}: {ON_STDIN}",
                     query.len()
                 )),
                 what,
@@ -175,7 +188,11 @@ impl Dialer {
             Session::spdy(upgraded.io, upgraded.read_buf, command)
                 .map_err(|error| UpgradeError::Handshake(error.to_string()))
         };
-        self.either(pod, what, websocket, spdy).await
+        let outcome = self.either(pod, what, websocket, spdy).await;
+        outcome.map_err(|error| match query.len() {
+            ..LONG_QUERY => error,
+            length => error.of_long_query(length),
+        })
     }
 
     /// The one that is to be used, or the second where the first is refused.
@@ -275,43 +292,4 @@ impl Dialer {
 fn start(upgraded: Upgraded, framing: Framing) -> Tunnel {
     tracing::debug!(?framing, "tunnel is up");
     Tunnel::start(upgraded.io, upgraded.read_buf, framing)
-}
-
-/// Both answers, once where they are the same.
-fn both(websocket: &UpgradeError, spdy: &UpgradeError) -> String {
-    let (first, second) = (websocket.to_string(), spdy.to_string());
-    if first == second {
-        second
-    } else {
-        format!("{second} (SPDY; before that by WebSocket: {first})")
-    }
-}
-
-/// What an answer leaves out: where it was looked for, or what to do about a refusal that RBAC gave.
-fn hint<const N: usize>(what: Subresource, pod: &PodRef, errors: [&UpgradeError; N]) -> String {
-    // An old server says 403 with an empty body to a WebSocket that it doesn't know: only a Status is RBAC's.
-    // And who may not impersonate anybody hasn't got as far as to the pod.
-    let by_role = |error: &&UpgradeError| {
-        matches!(
-            error,
-            UpgradeError::Status {
-                code: 403,
-                status_document: true,
-                message,
-                ..
-            } if !message.contains("cannot impersonate")
-        )
-    };
-    let namespace = &pod.namespace;
-    // The last answer counts: before it an old kubelet may have refused the WebSocket in words of its own.
-    if errors.last().is_some_and(by_role) {
-        format!(
-            "; the role needs the verb `create` on `pods/{}` in namespace `{namespace}`, and for WebSocket `get` too",
-            what.name()
-        )
-    } else if errors.iter().all(|error| error.is_not_found()) {
-        format!(" in namespace `{namespace}`")
-    } else {
-        String::new()
-    }
 }

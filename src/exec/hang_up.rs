@@ -1,0 +1,61 @@
+//! Ending a command whose client goes away, as a terminal or ssh would: by SIGHUP.
+//!
+//! No runtime does it: a command lives on when its connection ends, and the protocol has no word for a signal. So a shell
+//! says its process id before it becomes the command, and a second command sends the signal to that group.
+
+use std::ffi::OsString;
+use std::io;
+
+use tokio::io::AsyncWrite;
+
+use super::Command;
+use super::mark::{Mark, Marked};
+
+/// The shell's id is the command's. Runtimes make it the leader of a session, and so of a process group.
+const START: &str = r#"mark=$1
+shift
+printf '%s%s\n' "$mark" "$$" >&2
+exec "$@""#;
+
+/// As every `kill` takes it: busybox's knows no `--`. A group that is gone needs nothing.
+const END: &str = r#"kill -HUP "-$1" 2>/dev/null || kill -HUP "$1" 2>/dev/null || :"#;
+
+/// What it takes to end one command.
+#[derive(Debug)]
+pub struct HangUp {
+    mark: Mark,
+}
+
+impl HangUp {
+    /// # Errors
+    /// This machine has no random numbers.
+    pub fn new() -> io::Result<Self> {
+        let mark = Mark::new("pid")?;
+        Ok(Self { mark })
+    }
+
+    /// The command that becomes `words` once it has said who it is. It needs `sh` in the container.
+    #[must_use]
+    pub fn wrap(&self, words: Vec<OsString>) -> Vec<OsString> {
+        let shell = ["sh", "-c", START, "sh", self.mark.text()].map(OsString::from);
+        shell.into_iter().chain(words).collect()
+    }
+
+    /// `inner` as the local stderr, or, of a command in a terminal, as the local stdout. Without anything to hang up on it
+    /// is left as it is.
+    pub fn output<W: AsyncWrite + Unpin>(hang_up: Option<&Self>, inner: W) -> Marked<W> {
+        Marked::new(inner, hang_up.map(|hang_up| &hang_up.mark))
+    }
+
+    /// The command that ends the first one, in the same container; `None` if that one has never begun.
+    #[must_use]
+    pub fn command(&self, container: Option<String>) -> Option<Command> {
+        let process = self.mark.number()?.to_string();
+        Some(Command {
+            words: ["sh", "-c", END, "sh", &process].map(OsString::from).into(),
+            container,
+            stdin: false,
+            tty: false,
+        })
+    }
+}
