@@ -19,17 +19,17 @@ certificate() {
     -config <(printf '[req]\ndistinguished_name=name\n[name]\n') -keyout "$PKI/$name.key" -out "$PKI/$name.crt" 2>/dev/null
 }
 
-# Of the users, admin may do all by token, cert by certificate, and plugin by a token that a program tells; create-only, get-only and viewer
+# Of the users, admin may do all by token, cert by certificate, and plugin by a token that a program tells; create-only, get-only, exec-only and viewer
 # may do what manifests.yaml says; nobody knows wrong. They are the playground's, so that the same tests run on both.
 credentials() {
-  local leaf=basicConstraints=critical,CA:FALSE user users=(admin create-only get-only viewer wrong) cluster
+  local leaf=basicConstraints=critical,CA:FALSE user users=(admin create-only get-only exec-only viewer wrong) cluster
   install -d -m 700 "$PKI"
   certificate ca /CN=kpf-cluster basicConstraints=critical,CA:TRUE keyUsage=critical,keyCertSign subjectKeyIdentifier=hash
   certificate apiserver /CN=kube-apiserver $leaf extendedKeyUsage=serverAuth subjectAltName=IP:127.0.0.1,DNS:localhost
   certificate node /CN=$NODE $leaf extendedKeyUsage=serverAuth "subjectAltName=IP:$NODE_IP"
   certificate kubelet "/O=system:nodes/CN=system:node:$NODE" $leaf extendedKeyUsage=clientAuth
   certificate admin /O=system:masters/CN=admin $leaf extendedKeyUsage=clientAuth
-  for user in admin,1,system:masters create-only,2 get-only,3 viewer,4 plugin,5,system:masters; do
+  for user in admin,1,system:masters create-only,2 get-only,3 viewer,4 plugin,5,system:masters exec-only,6; do
     echo "$(openssl rand -hex 16),$user"
   done >"$PKI/tokens.csv"
 

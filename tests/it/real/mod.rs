@@ -3,6 +3,9 @@
 //!
 //! It is an old one, 1.20, which refuses WebSockets: what works here works by the fallback to SPDY.
 
+mod survival;
+mod via;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,6 +26,7 @@ use crate::tools;
 
 /// Ports of the pods `echo`, as in `tests/cluster/podsvc.c`.
 const ECHO: &str = "7";
+const COUNT: &str = "1010";
 const TAKE: &str = "1011";
 const LINE: &str = "1013";
 const RESET: &str = "1015";
@@ -333,69 +337,4 @@ async fn ssh_and_sftp_reach_a_pod() {
     let ended = feed(client(&sftp, &words), batch.as_bytes()).await;
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     assert_eq!(digest_of_file(&down), digest);
-}
-
-#[tokio::test]
-async fn a_killed_container_ends_its_connections_and_the_next_one_serves_again() {
-    let Some(real) = Real::alone().await else {
-        return;
-    };
-    // one that has not died yet is started again at once
-    real.cluster(&["replace", "echo"]).await;
-    let forward = Forward::start(
-        real.kpf(&["forward", "echo", ":7", "--address=127.0.0.1"]),
-        1,
-    )
-    .await;
-    let mut open = real.open().await;
-    real.cluster(&["kill", "echo"]).await;
-    // the runtime tells no difference between this and a service that ends
-    let ended = open.end().await;
-    assert_eq!((ended.code, &ended.stderr[..]), (0, ""));
-    let served_again = async {
-        let mut heard = [0; 5];
-        while &heard != b"again" {
-            let mut again = forward.connect(0).await;
-            // refused until the container is back, and reset then
-            let _ = again.write_all(b"again").await;
-            let _ = again.read_exact(&mut heard).await;
-        }
-    };
-    in_time(served_again).await;
-    forward.interrupt().await;
-}
-
-#[tokio::test]
-async fn a_deleted_pod_ends_its_connections() {
-    let Some(real) = Real::alone().await else {
-        return;
-    };
-    let mut open = real.open().await;
-    real.cluster(&["replace", "echo"]).await;
-    assert_eq!(open.end().await.code, 0);
-    let ended = feed(real.connect(ECHO), b"new").await;
-    assert_eq!(
-        (ended.code, &ended.stdout[..]),
-        (0, &b"new"[..]),
-        "{}",
-        ended.stderr
-    );
-}
-
-#[tokio::test]
-async fn a_restart_of_the_kubelet_or_the_api_server_cuts_connections() {
-    let Some(real) = Real::alone().await else {
-        return;
-    };
-    for daemon in ["kubelet", "apiserver"] {
-        let mut open = real.open().await;
-        real.cluster(&["restart", daemon]).await;
-        assert_says(&open.end().await, 74, "lost connection to pod");
-        let ended = feed(real.connect(ECHO), b"new").await;
-        assert_eq!(
-            (ended.code, &ended.stdout[..]),
-            (0, &b"new"[..]),
-            "{daemon}"
-        );
-    }
 }
