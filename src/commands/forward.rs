@@ -87,6 +87,7 @@ pub(super) async fn run(args: &ForwardArgs, mut reach: Reach, ui: &Ui) -> anyhow
     };
     tasks.abort_all();
     join_all(forwarders.into_iter().map(Forwarder::close)).await;
+    reach.settle().await;
     outcome
 }
 
