@@ -26,6 +26,7 @@ use crate::tools;
 
 /// Ports of the pods `echo`, as in `tests/cluster/podsvc.c`.
 const ECHO: &str = "7";
+const ZEROS: &str = "19";
 const COUNT: &str = "1010";
 const TAKE: &str = "1011";
 const LINE: &str = "1013";

@@ -3,11 +3,12 @@
 use std::fs;
 use std::process::Stdio;
 
+use rustix::process::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
-use super::{COUNT, ECHO, LINE, LOOPBACK_ECHO, NOBODY, RESET, Real, assert_says, exchange};
+use super::{COUNT, ECHO, LINE, LOOPBACK_ECHO, NOBODY, RESET, Real, ZEROS, assert_says, exchange};
 use crate::forward::Forward;
 use crate::program::{Noise, Process, digest_of, feed, in_time, run};
 
@@ -168,23 +169,50 @@ async fn a_forward_by_commands() {
     forward.interrupt().await;
 }
 
-/// Where the service ends after its input has ended. Where it doesn't, the command stays, and no client can help it that is
-/// killed.
+/// How many socats there are in the pod `echo` that lead to a port that no other test leads one to.
+async fn socats<Guard>(real: &Real<Guard>, port: &str) -> String {
+    let count = format!("ps -o args | grep -c '[T]CP:127.0.0.1:{port}$' || true");
+    inside(real, &count).await
+}
+
+/// Where the service ends after its input has ended.
 #[tokio::test]
 async fn a_killed_kpf_leaves_nothing_behind() {
     let Some(real) = Real::shared().await else {
         return;
     };
-    let of_ours = format!("ps -o args | grep -c '[T]CP:127.0.0.1:{LOOPBACK_ECHO}$' || true");
     let mut command = via(&real, &["echo", LOOPBACK_ECHO]);
     command.stdin(Stdio::piped());
     let mut process = Process::start(command);
     let stdin = process.stdin.as_mut().unwrap();
     stdin.write_all(b"before\n").await.unwrap();
     assert_eq!(process.line().await, "before\n");
-    assert_eq!(inside(&real, &of_ours).await, "1");
-    process.signal(rustix::process::Signal::KILL);
+    assert_eq!(socats(&real, LOOPBACK_ECHO).await, "1");
+    process.signal(Signal::KILL);
     process.code().await;
-    let gone = async { while inside(&real, &of_ours).await != "0" {} };
-    in_time(gone).await;
+    in_time(async { while socats(&real, LOOPBACK_ECHO).await != "0" {} }).await;
+}
+
+/// Where it does not: a download that is broken off.
+#[tokio::test]
+async fn a_dropped_connection_leaves_nothing_behind() {
+    let Some(real) = Real::shared().await else {
+        return;
+    };
+    let words = ["forward", "--via=exec", "--address=127.0.0.1", "echo"];
+    let mut command = real.kpf(&words);
+    command.arg(format!(":{ZEROS}"));
+    let forward = Forward::start(command, 1).await;
+    let download = async || {
+        let mut tcp = forward.connect(0).await;
+        in_time(tcp.read_exact(&mut [0; 1 << 16])).await.unwrap();
+        tcp
+    };
+    drop(download().await);
+    in_time(async { while socats(&real, ZEROS).await != "0" {} }).await;
+    let open = download().await;
+    assert_eq!(socats(&real, ZEROS).await, "1");
+    forward.interrupt().await;
+    assert_eq!(socats(&real, ZEROS).await, "0");
+    drop(open);
 }
