@@ -41,6 +41,7 @@ pub(super) async fn run(args: &ConnectArgs, mut reach: Reach, ui: &Ui) -> anyhow
         () = gone => Err(Broken::Near(io::ErrorKind::BrokenPipe.into())),
     };
     route.close().await;
+    dialer.settle().await;
     match end {
         // This is how ssh ends its ProxyCommand, and `| head` whatever it reads: nothing to say. But not success, for
         // what was read from stdin may not have arrived.

@@ -87,6 +87,7 @@ pub(super) async fn run(args: &ForwardArgs, mut reach: Reach, ui: &Ui) -> anyhow
     // The listeners are theirs, and so are the files of sockets: they are gone before kpf is.
     tasks.shutdown().await;
     join_all(forwarders.into_iter().map(Forwarder::close)).await;
+    reach.settle().await;
     outcome
 }
 

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use crate::cli::{self, GlobalArgs, ReachArgs, Streaming, ViaArgs};
 use crate::cluster::target::Target;
 use crate::cluster::{Cluster, Environment, Options, Stdin};
@@ -54,6 +56,11 @@ impl Reach {
         let dialer = Dialer::new(Cluster::load(&options)?, self.transport);
         self.dialers.insert(options.context, dialer.clone());
         Ok(dialer)
+    }
+
+    /// Waits until commands that made streams have been ended, 2 s at most.
+    pub(super) async fn settle(&self) {
+        join_all(self.dialers.values().map(Dialer::settle)).await;
     }
 }
 

@@ -3,18 +3,25 @@
 use std::ffi::OsString;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
+use tokio::time::timeout;
 
 use super::{Dialer, Error};
 use crate::cluster::Connection;
 use crate::cluster::target::{Endpoint, PodRef, TargetError};
 use crate::exec::bridge::{self, Address, Program};
+use crate::exec::hang_up::HangUp;
 use crate::exec::{Command, Mark, Pipe};
 use crate::untrusted::printable;
 
 /// The pod's own address. Runtimes forward to IPv4 first, then to IPv6, and so do we.
 const LOCALHOST: &str = "127.0.0.1";
+
+/// How long it may take to end a command whose connection is gone.
+const ENDING: Duration = Duration::from_secs(5);
 
 /// Characters of a command's name in errors.
 const MAX_NAME: usize = 60;
@@ -99,8 +106,13 @@ impl Bridge {
             }
         };
         let far_half_closes = mark.is_some();
+        let pipe = match self.command {
+            // it need not have a shell
+            Some(_) => self.run(name, &command, mark).await?,
+            None => self.run_on_leash(name, command, mark).await?,
+        };
         Ok(Bridged {
-            pipe: self.run(name, &command, mark).await?,
+            pipe,
             half_closes,
             far_half_closes,
         })
@@ -127,6 +139,41 @@ impl Bridge {
     ) -> Result<Pipe<Connection>, Error> {
         let session = self.dialer.exec(&self.pod, command).await?;
         Ok(Pipe::new(session, name, mark))
+    }
+
+    /// A command that is ended with its stream, even if its peer in the pod doesn't end.
+    async fn run_on_leash(
+        &self,
+        name: String,
+        mut command: Command,
+        mark: Option<Mark>,
+    ) -> Result<Pipe<Connection>, Error> {
+        let hang_up = HangUp::new().map_err(Error::Random)?;
+        command.words = hang_up.wrap(command.words);
+        let pipe = self.run(name, &command, mark).await?;
+        let (dialer, pod) = (self.dialer.clone(), self.pod.clone());
+        // Lives as long as the stream and what ends its command: `settle` waits for that.
+        let token = dialer.endings.token();
+        let end = move |command: Command| {
+            // Where the runtime is gone, so is the program.
+            let Ok(runtime) = Handle::try_current() else {
+                return;
+            };
+            runtime.spawn(async move {
+                let ending = async {
+                    let session = dialer.exec(&pod, &command).await?;
+                    let pipe = Pipe::new(session, "kill".to_owned(), None);
+                    pipe.output(bridge::MAX_PROBE).await.map_err(Error::Ending)
+                };
+                match timeout(ENDING, ending).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => tracing::debug!(%error, "a command may have been left"),
+                    Err(_) => tracing::debug!("a command may have been left: out of time"),
+                }
+                drop(token);
+            });
+        };
+        Ok(pipe.on_leash(hang_up, command.container, end))
     }
 
     /// The container that was asked for, or the pod's default one. None, which leaves the choice to the server, where

@@ -62,6 +62,12 @@ pub enum Error {
         /// The failure.
         error: io::Error,
     },
+    /// There is nothing to mark a command with.
+    #[error("cannot run a command: {0}")]
+    Random(io::Error),
+    /// A command whose connection is gone could not be ended.
+    #[error(transparent)]
+    Ending(io::Error),
     /// A container has no program for it.
     #[error(
         "no program{} can connect{}: kpf knows socat, nc, bash, python3, perl, php and node; name another one with --via-command, or another container with -c",

@@ -11,6 +11,10 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 use crate::cluster::target::PodRef;
 use crate::cluster::{Cluster, Connection, Protocol, UpgradeError, UpgradeRequest, Upgraded};
@@ -57,6 +61,8 @@ pub struct Dialer {
     /// Where a WebSocket was refused and SPDY worked: an old server, a proxy, or a role that has only `create`.
     spdy_only: Arc<SpdyOnly>,
     fallback: Arc<Fallback>,
+    /// What is there until the commands of all streams have ended or been ended.
+    endings: TaskTracker,
 }
 
 /// What has become of port-forward where either way is allowed.
@@ -111,6 +117,9 @@ impl Subresource {
     }
 }
 
+/// How long the end of a program waits for commands in containers to be ended.
+const SETTLING: Duration = Duration::from_secs(2);
+
 const ON_STDIN: &str = "pass data on stdin, or a script to `sh -s`";
 
 impl Dialer {
@@ -122,6 +131,7 @@ impl Dialer {
             transport,
             spdy_only: Arc::default(),
             fallback: Arc::default(),
+            endings: TaskTracker::new(),
         }
     }
 
@@ -135,6 +145,17 @@ impl Dialer {
     #[must_use]
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
+    }
+
+    /// Waits until the commands of streams that were dropped have been ended, for 2 s at most; for the end of a
+    /// program. Without such streams it takes no time.
+    pub async fn settle(&self) {
+        self.endings.close();
+        let settled = timeout(SETTLING, self.endings.wait()).await;
+        if settled.is_err() {
+            tracing::debug!("commands may have been left in the pod");
+        }
+        self.endings.reopen();
     }
 
     /// Connects to a pod's ports, in one request, or two where the first is refused. Cancel-safe; must be called in a

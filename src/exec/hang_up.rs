@@ -59,3 +59,25 @@ impl HangUp {
         })
     }
 }
+
+/// Ends a command that is still running when this is dropped.
+pub(super) struct Leash {
+    pub(super) hang_up: HangUp,
+    /// Where the command is.
+    pub(super) container: Option<String>,
+    /// Runs what ends it; none once it has ended by itself.
+    pub(super) end: Option<End>,
+}
+
+/// Runs a command whose outcome nobody waits for.
+pub(super) type End = Box<dyn FnOnce(Command) + Send + Sync>;
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        if let Some(end) = self.end.take()
+            && let Some(command) = self.hang_up.command(self.container.take())
+        {
+            end(command);
+        }
+    }
+}

@@ -131,6 +131,27 @@ impl<W: AsyncWrite + Unpin> Marked<W> {
     }
 }
 
+impl Marked<Vec<u8>> {
+    /// As a write, which a vector never delays.
+    pub(super) fn extend(&mut self, bytes: &[u8]) {
+        self.held.extend_from_slice(bytes);
+        self.sort();
+        if self.mark.is_none() {
+            self.ready.unsplit(self.held.split());
+        }
+        self.inner.extend_from_slice(&self.ready.split());
+    }
+
+    /// What came through.
+    pub(super) fn text(&self) -> &[u8] {
+        &self.inner
+    }
+
+    pub(super) fn text_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.inner
+    }
+}
+
 impl<W: AsyncWrite + Unpin> AsyncWrite for Marked<W> {
     fn poll_write(
         mut self: Pin<&mut Self>,

@@ -10,7 +10,8 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep};
 
-use super::{Error, Fd, Session};
+use super::hang_up::{HangUp, Leash};
+use super::{Command, Error, Fd, Marked, Session};
 use crate::splice::Far;
 use crate::tunnel::Failure;
 use crate::untrusted;
@@ -64,24 +65,26 @@ impl Mark {
 /// A command as a byte stream. It reads to a clean end only when its mark has come or it has ended with exit code 0.
 /// What else ends it is an error, with a [`Failure`] inside that has the last of its stderr.
 ///
-/// Dropping it closes the connection; most commands then see the end of their stdin.
+/// Dropping it closes the connection; most commands then see the end of their stdin. What else they need to end is for
+/// [`Pipe::on_leash`].
 pub struct Pipe<IO> {
     session: Session<IO>,
     /// The command's name, for errors.
     name: String,
     mark: Option<Mark>,
-    marked: Marked,
+    marked: Ending,
     chunks: VecDeque<Bytes>,
     /// The last bytes that were received, where they may be the first ones of the mark.
     held: Bytes,
-    stderr: Vec<u8>,
+    stderr: Marked<Vec<u8>>,
+    leash: Option<Leash>,
     /// Whether the command knows of the end of its stdin, or needs to know no more.
     told: bool,
     /// How the session ended.
     over: Option<Result<(), Failure>>,
 }
 
-enum Marked {
+enum Ending {
     No,
     /// It has come, but may be a failure's.
     Perhaps(Pin<Box<Sleep>>),
@@ -97,13 +100,32 @@ impl<IO: AsyncRead + AsyncWrite + Send + Unpin + 'static> Pipe<IO> {
             session,
             name,
             mark,
-            marked: Marked::No,
+            marked: Ending::No,
             chunks: VecDeque::new(),
             held: Bytes::new(),
-            stderr: Vec::new(),
+            stderr: Marked::new(Vec::new(), None),
+            leash: None,
             told: false,
             over: None,
         }
+    }
+
+    /// The command was wrapped by `hang_up`, and runs in `container`. Should this be dropped before it has ended, `end` gets
+    /// the command that ends it: one whose stdout nobody reads, and whose peer never ends, would stay for ever.
+    #[must_use]
+    pub fn on_leash(
+        mut self,
+        hang_up: HangUp,
+        container: Option<String>,
+        end: impl FnOnce(Command) + Send + Sync + 'static,
+    ) -> Self {
+        self.stderr = HangUp::output(Some(&hang_up), Vec::new());
+        self.leash = Some(Leash {
+            hang_up,
+            container,
+            end: Some(Box::new(end)),
+        });
+        self
     }
 
     /// What the command has written to stdout until its end; for short answers.
@@ -140,7 +162,14 @@ impl<IO: AsyncRead + AsyncWrite + Send + Unpin + 'static> Pipe<IO> {
                     if !self.held.is_empty() {
                         self.chunks.push_back(std::mem::take(&mut self.held));
                     }
-                    self.over = Some(self.verdict());
+                    let verdict = self.verdict();
+                    // A connection that was cut says nothing of the command.
+                    if !matches!(verdict, Err(Failure::Cut(_)))
+                        && let Some(leash) = &mut self.leash
+                    {
+                        leash.end = None;
+                    }
+                    self.over = Some(verdict);
                 }
                 Poll::Pending => {
                     let _ = self.session.poll_flush(cx);
@@ -157,7 +186,7 @@ impl<IO: AsyncRead + AsyncWrite + Send + Unpin + 'static> Pipe<IO> {
             self.chunks.push_back(bytes);
             return;
         };
-        if !matches!(self.marked, Marked::No) {
+        if !matches!(self.marked, Ending::No) {
             return; // nothing comes after a mark
         }
         let mark = mark.text.as_bytes();
@@ -176,7 +205,7 @@ impl<IO: AsyncRead + AsyncWrite + Send + Unpin + 'static> Pipe<IO> {
         let kept = kept.unwrap_or(0);
         let data = bytes.slice(..bytes.len() - kept);
         if kept == mark.len() {
-            self.marked = Marked::Perhaps(Box::pin(sleep(TESTIMONY)));
+            self.marked = Ending::Perhaps(Box::pin(sleep(TESTIMONY)));
         } else {
             self.held = bytes.slice(bytes.len() - kept..);
         }
@@ -186,19 +215,20 @@ impl<IO: AsyncRead + AsyncWrite + Send + Unpin + 'static> Pipe<IO> {
     }
 
     fn complain(&mut self, bytes: &[u8]) {
-        self.stderr.extend_from_slice(bytes);
-        let surplus = self.stderr.len().saturating_sub(MAX_STDERR);
-        self.stderr.drain(..surplus);
+        self.stderr.extend(bytes);
+        let text = self.stderr.text_mut();
+        let surplus = text.len().saturating_sub(MAX_STDERR);
+        text.drain(..surplus);
     }
 
     /// Ready when nothing more comes.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         let testimony = self.testimony();
         match &mut self.marked {
-            Marked::Yes => return Poll::Ready(Ok(())),
-            Marked::Perhaps(patience) => match testimony {
+            Ending::Yes => return Poll::Ready(Ok(())),
+            Ending::Perhaps(patience) => match testimony {
                 None | Some(Some(true)) => {
-                    self.marked = Marked::Yes;
+                    self.marked = Ending::Yes;
                     return Poll::Ready(Ok(()));
                 }
                 Some(Some(false)) => return Poll::Ready(Err(Failure::Reset)),
@@ -208,7 +238,7 @@ impl<IO: AsyncRead + AsyncWrite + Send + Unpin + 'static> Pipe<IO> {
                 }
                 Some(None) => {}
             },
-            Marked::No => {}
+            Ending::No => {}
         }
         self.over.clone().map_or(Poll::Pending, Poll::Ready)
     }
@@ -216,10 +246,10 @@ impl<IO: AsyncRead + AsyncWrite + Send + Unpin + 'static> Pipe<IO> {
     /// Whether stderr calls the end clean, where it has said so already; none where it has nothing to say.
     fn testimony(&self) -> Option<Option<bool>> {
         let witness = self.mark.as_ref()?.witness?;
-        Some(if contains(&self.stderr, witness.broken) {
+        Some(if contains(self.stderr.text(), witness.broken) {
             Some(false)
         } else {
-            contains(&self.stderr, witness.clean).then_some(true)
+            contains(self.stderr.text(), witness.clean).then_some(true)
         })
     }
 
@@ -235,7 +265,7 @@ impl<IO: AsyncRead + AsyncWrite + Send + Unpin + 'static> Pipe<IO> {
                 return Err(Failure::Other(format!("{name} in the container: {error}")));
             }
         };
-        let stderr = String::from_utf8_lossy(&self.stderr);
+        let stderr = String::from_utf8_lossy(self.stderr.text());
         // socat grades its lines: E is an error.
         let errors: Vec<_> = stderr.lines().filter(|line| line.contains(" E ")).collect();
         let said = match errors[..] {
@@ -321,7 +351,7 @@ impl<IO: AsyncRead + AsyncWrite + Send + Unpin + 'static> Far for Pipe<IO> {
             let _ = self.session.poll_flush(cx);
         }
         // Before the mark, whoever reads the output does this.
-        if matches!(self.marked, Marked::Yes) {
+        if matches!(self.marked, Ending::Yes) {
             ready!(self.poll_session(cx));
         }
         match &self.over {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use crate::ground::{Ground, NAMESPACE, POD, PORTS};
+use crate::ground::{Ground, PORTS};
 use crate::playground::ports::ECHO;
 use crate::playground::sshd;
 use crate::process::{DEADLINE, Lines, Process};
@@ -39,12 +39,12 @@ pub(crate) enum Transport {
 }
 
 impl Client {
-    /// All that this machine has.
-    pub(crate) fn all() -> Vec<Self> {
+    /// All that this machine has, and the direct way if there is one.
+    pub(crate) fn all(direct: bool) -> Vec<Self> {
         let transports = [Transport::WebSocket, Transport::Spdy];
         let kubectl = std::env::var_os("KPF_BENCH_KUBECTL").map(PathBuf::from);
         let kubectl = kubectl.or_else(|| sshd::find("kubectl"));
-        let mut all = vec![Self::Direct];
+        let mut all: Vec<_> = direct.then_some(Self::Direct).into_iter().collect();
         all.extend(transports.map(Self::Kpf));
         all.extend(kubectl.iter().flat_map(|program| {
             transports.map(|transport| Self::Kubectl(program.clone(), transport))
@@ -126,7 +126,7 @@ impl Forward {
     /// Starts the client and waits for its ports.
     pub(crate) fn start(client: &Client, ground: &Ground) -> anyhow::Result<Self> {
         let begun = Instant::now();
-        let forward = ["port-forward", "--address=127.0.0.1", "-n", NAMESPACE];
+        let forward = ["port-forward", "--address=127.0.0.1"];
         let Some(mut command) = client.command(ground, &forward) else {
             return Ok(Self {
                 process: None,
@@ -135,7 +135,7 @@ impl Forward {
             });
         };
         command
-            .arg(format!("pod/{POD}"))
+            .args(ground.pod())
             .args(PORTS.map(|port| format!(":{port}")));
         let mut process = Process::start(&mut command)?;
         let lines = Lines::of(process.stdout()?);
@@ -182,7 +182,7 @@ pub(crate) fn connect_once(client: &Client, ground: &Ground) -> anyhow::Result<O
     let begun = Instant::now();
     let command = client.command(ground, &["connect"]);
     let mut command = command.context("kpf is a program")?;
-    command.args([&format!("{NAMESPACE}/{POD}"), &ECHO.to_string()]);
+    command.args(ground.pod()).arg(ECHO.to_string());
     let mut process = Process::start(&mut command)?;
     let mut stdin = process.stdin()?;
     let mut stdout = process.stdout()?;

@@ -82,7 +82,7 @@ impl Flow {
         std::thread::sleep(window / 5);
         let cpu = || forward.process().map(|process| process.cpu()).transpose();
         let each: Vec<u64> = self.streams.iter().map(Stream::moved).collect();
-        let (cpu_before, bytes_before) = (cpu()?, self.arrived(ground)?);
+        let (bytes_before, cpu_before) = (self.arrived(ground)?, cpu()?);
         let begun = Instant::now();
         std::thread::sleep(window);
         let (time, bytes, cpu_after) = (begun.elapsed(), self.arrived(ground)?, cpu()?);

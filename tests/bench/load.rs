@@ -101,13 +101,6 @@ pub(crate) enum Load {
 }
 
 impl Load {
-    /// Those that every pod with a shell will do for.
-    pub(crate) const EXEC: [Self; 3] = [
-        Self::Execs,
-        Self::Exec(Direction::Up),
-        Self::Exec(Direction::Down),
-    ];
-
     pub(crate) const ALL: [Self; 13] = [
         Self::Starts,
         Self::RoundTrips,

@@ -1,11 +1,13 @@
-//! `cargo bench --bench forward`: kpf and kubectl side by side on the playground.
+//! `cargo bench --bench forward`: kpf and kubectl side by side on the playground, or on any cluster.
 //!
 //! The playground runs in a process of its own, so that a client's CPU is the client's. Every load runs with one
 //! client after the other, round by round, so that a machine that is busy for a while is busy for all of them; read
 //! the ratios rather than the figures. kubectl is the one that `KPF_BENCH_KUBECTL` names or the one on PATH; without
 //! one kpf is measured alone.
 //!
-//! `-- exec` measures only `exec`. That is also what is measured on any other cluster, which `--kubeconfig` and `--pod` name.
+//! `-- exec` measures only `exec`. `--kubeconfig` and `--pod` name another cluster and a pod of it. For `exec` any pod will do
+//! that has a shell, tee and sha256sum; the rest needs one that echoes on port 7, discards on 9, generates bytes on 19, and
+//! answers each line on port 10 with the number of bytes that it has discarded so far, as `tests/cluster/podsvc.c` does.
 //!
 //! Without cargo's `--bench`, as in `cargo test --bench forward`, it is a smoke test: as `--quick`.
 //!
@@ -29,6 +31,7 @@ mod playground;
 mod process;
 mod table;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -40,7 +43,7 @@ use ground::Ground;
 use load::{Load, Size};
 use table::Table;
 
-/// Measures kpf against kubectl on the playground.
+/// Measures kpf against kubectl on the playground or another cluster.
 #[derive(Parser)]
 #[command(name = "forward", max_term_width = 100)]
 struct Arguments {
@@ -53,12 +56,16 @@ struct Arguments {
     /// Write all samples to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Measure exec on this cluster instead of the playground
+    /// Measure on this cluster instead of the playground
     #[arg(long, value_name = "FILE", requires = "pod")]
     kubeconfig: Option<PathBuf>,
-    /// In this pod of it, with sh, tee and sha256sum
+    /// With this pod of it: echo on port 7, discard on 9, chargen on 19, on 10 the number of bytes discarded; for exec,
+    /// sh, tee and sha256sum
     #[arg(long, value_name = "[NAMESPACE/]POD", requires = "kubeconfig")]
     pod: Option<String>,
+    /// The pod's IP address, if this machine can reach it without any client
+    #[arg(long, value_name = "ADDRESS", requires = "pod")]
+    direct: Option<IpAddr>,
     /// Only loads whose name contains this
     #[arg(value_name = "LOAD", default_value = "")]
     only: String,
@@ -85,14 +92,14 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let quick = arguments.quick || !arguments.bench;
     let size = if quick { Size::QUICK } else { Size::FULL };
     let rounds = arguments.rounds.unwrap_or(if quick { 1 } else { 3 });
-    let (ground, loads) = match arguments.kubeconfig.as_ref().zip(arguments.pod.as_ref()) {
-        Some((kubeconfig, pod)) => (Ground::cluster(kubeconfig, pod)?, &Load::EXEC[..]),
-        None => (Ground::start()?, &Load::ALL[..]),
+    let ground = match arguments.kubeconfig.as_ref().zip(arguments.pod.as_ref()) {
+        Some((kubeconfig, pod)) => Ground::cluster(kubeconfig, pod, arguments.direct)?,
+        None => Ground::start()?,
     };
-    let clients = Client::all();
+    let clients = Client::all(!ground.services().is_empty());
     let mut table = Table::new(&clients);
     for round in 1..=rounds {
-        for load in loads {
+        for load in Load::ALL {
             let name = load.to_string();
             if !name.contains(&arguments.only) {
                 continue;

@@ -4,6 +4,7 @@ NODE=kpf-node # as in manifests.yaml
 NET=10.199.0  # pods are .10 and up
 NODE_IP=$NET.1
 API_PORT=16443 ETCD_PORT=12379 PEER_PORT=12380 # all on 127.0.0.1
+KUBELET_PORT=10250 # its own, on NODE_IP
 PKI=$RUN/pki
 SOCKET=$RUN/containerd.sock
 IMAGE=kpf.local/pod:1
@@ -18,16 +19,17 @@ certificate() {
     -config <(printf '[req]\ndistinguished_name=name\n[name]\n') -keyout "$PKI/$name.key" -out "$PKI/$name.crt" 2>/dev/null
 }
 
-# Of the users, admin may do all, by token or (as cert) by certificate; creator and getter have one verb each, see manifests.yaml.
+# Of the users, admin may do all by token, cert by certificate, and plugin by a token that a program tells; create-only, get-only, exec-only and viewer
+# may do what manifests.yaml says; nobody knows wrong. They are the playground's, so that the same tests run on both.
 credentials() {
-  local leaf=basicConstraints=critical,CA:FALSE user cluster
+  local leaf=basicConstraints=critical,CA:FALSE user users=(admin create-only get-only exec-only viewer wrong) cluster
   install -d -m 700 "$PKI"
   certificate ca /CN=kpf-cluster basicConstraints=critical,CA:TRUE keyUsage=critical,keyCertSign subjectKeyIdentifier=hash
   certificate apiserver /CN=kube-apiserver $leaf extendedKeyUsage=serverAuth subjectAltName=IP:127.0.0.1,DNS:localhost
   certificate node /CN=$NODE $leaf extendedKeyUsage=serverAuth "subjectAltName=IP:$NODE_IP"
   certificate kubelet "/O=system:nodes/CN=system:node:$NODE" $leaf extendedKeyUsage=clientAuth
   certificate admin /O=system:masters/CN=admin $leaf extendedKeyUsage=clientAuth
-  for user in admin,1,system:masters creator,2 getter,3; do
+  for user in admin,1,system:masters create-only,2 get-only,3 viewer,4 plugin,5,system:masters exec-only,6; do
     echo "$(openssl rand -hex 16),$user"
   done >"$PKI/tokens.csv"
 
@@ -43,13 +45,18 @@ kind: Config
 clusters: [$cluster]
 current-context: admin
 contexts:
-$(for user in admin cert creator getter; do echo "- {name: $user, context: {cluster: kpf, user: $user, namespace: default}}"; done)
+$(for user in "${users[@]}" cert plugin; do echo "- {name: $user, context: {cluster: kpf, user: $user, namespace: default}}"; done)
 users:
 - {name: cert, user: {client-certificate-data: $(base64 -w0 "$PKI/admin.crt"), client-key-data: $(base64 -w0 "$PKI/admin.key")}}
-$(while IFS=, read -r token user _; do echo "- {name: $user, user: {token: $token}}"; done <"$PKI/tokens.csv")
+- {name: plugin, user: {exec: {apiVersion: client.authentication.k8s.io/v1, command: echo, interactiveMode: Never,
+    args: ['{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"$(token_of plugin)"}}']}}}
+$(for user in "${users[@]}"; do echo "- {name: $user, user: {token: $(token_of "$user")}}"; done)
 YAML
   mv "$RUN/kubeconfig.new" "$RUN/kubeconfig" # only now is it complete
 }
+
+# token_of USER: who is not in the list gets one that nobody knows.
+token_of() { awk -F, -v user="$1" '$2 == user {token = $1} END {print token ? token : "unknown"}' "$PKI/tokens.csv"; }
 
 start_etcd() {
   local client=http://127.0.0.1:$ETCD_PORT peer=http://127.0.0.1:$PEER_PORT
@@ -94,6 +101,8 @@ disabled_plugins = ["io.containerd.internal.v1.opt"] # makes /opt/containerd
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "$RUN/cni"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "$(can_overlay && echo overlayfs || echo native)"
 TOML
   start containerd containerd --config "$RUN/containerd.toml"
 }
@@ -107,9 +116,19 @@ import_image() { ctr images ls -q | grep -qx "$IMAGE" || ctr images import "$BUI
 end_containers() {
   local task
   [ -d "$RUN/containerd" ] && start_containerd && (ready_containerd) || return 0
-  for task in $(ctr tasks ls -q); do # a pod's shim goes with its last container
+  for task in $(ctr tasks ls -q); do
     ctr tasks rm --force "$task" >/dev/null 2>&1 || true
     rm -f /var/lib/cni/results/*-"$task"-*
+  done
+}
+
+# A pod's shim goes with its last container, unless containerd 1.6 has two that delete the same one.
+end_shims() {
+  local file shim
+  for file in $(grep -lzxF "$SOCKET" /proc/[0-9]*/cmdline 2>/dev/null); do
+    mapfile -d '' -t shim <"$file" # containerd-shim-runc-v2 -namespace NAMESPACE -id ID -address SOCKET
+    kill -KILL "${file//[^0-9]/}" 2>/dev/null || true
+    rm -f "/run/containerd/s/$(printf %s "$SOCKET/${shim[2]}/${shim[4]}" | sha256sum | cut -d' ' -f1)"
   done
 }
 

@@ -1,18 +1,26 @@
 #!/usr/bin/env bash
 # kubernetes.sh FOLDER: installs what the cluster runs on, and puts kube-apiserver, kubelet and kubectl into FOLDER. Takes minutes, and
 # 3 GB in FOLDER/src meanwhile. Debian ships kubectl, but of the servers only the source, with everything that they depend on.
+# kubernetes.sh --clean FOLDER removes what it has left where it was killed.
 set -euo pipefail
 
-OUT=$1 SRC=$1/src
+OUT=${!#} SRC=${!#}/src
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 PACKAGES=(etcd-server containerd runc containernetworking-plugins busybox-static openssh-server socat
   openssl iproute2 procps gcc libc6-dev make rsync dpkg-dev golang-1.19-go)
 
 die() { echo "kubernetes.sh: $*" >&2; exit 1; }
+cannot() { echo "kubernetes.sh: not on this machine: $*" >&2; exit 3; }
 
-grep -qx 'VERSION_CODENAME=bookworm' /etc/os-release || die 'needs Debian 12: the sources are those of its package kubernetes'
+if [ "$1" = --clean ]; then
+  rm -rf "$SRC"
+  exit
+fi
+trap 'rm -rf "$SRC"' EXIT
+
+grep -qx 'VERSION_CODENAME=bookworm' /etc/os-release || cannot 'the servers are made from the sources of Debian 12, and this is another system'
 rm -rf "$SRC" && mkdir -p "$SRC/lists/partial"
-[ "$(df --output=avail -k "$SRC" | tail -n 1)" -gt 4000000 ] || die "needs 4 GB in $SRC"
+[ "$(df --output=avail -k "$SRC" | tail -n 1)" -gt 4000000 ] || cannot "the build takes 4 GB in $OUT, which has less"
 
 # The machine's own mirrors, asked for sources too, with lists of our own: what the machine knows and prefers stays as it is.
 for kind in deb deb-src; do
@@ -27,22 +35,24 @@ APT::Sandbox::User "root"; // apt's own user may not look in here
 APT::Install-Recommends "false";
 CONF
 export APT_CONFIG=$SRC/apt.conf DEBIAN_FRONTEND=noninteractive
-apt-get -qq update
+complaint=$(apt-get -qq -o APT::Update::Error-Mode=any update 2>&1) || cannot "apt can't reach Debian's archive: ${complaint%%$'\n'*}"
 version=$(apt-cache showsrc kubernetes | sed -n 's/^Version: \(1\.20\..*\)/\1/p' | tail -n 1)
-[ -n "$version" ] || die "apt's sources have no kubernetes 1.20"
+[ -n "$version" ] || cannot "apt's sources have no kubernetes 1.20"
 
-# Install what is missing. None of their daemons may start, now or at boot: the cluster runs its own.
+# Install what is missing. None of their daemons may start, now or at boot: the cluster runs its own. Without its mark, or dpkg would be
+# killed with us; the lock stays with it.
 missing=()
 for package in "${PACKAGES[@]}"; do
   dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q ' installed$' || missing+=("$package")
 done
 if [ ${#missing[@]} != 0 ]; then
-  guard=/usr/sbin/policy-rc.d
-  if [ ! -e $guard ]; then
-    trap 'rm -f $guard' EXIT
-    printf '#!/bin/sh\nexit 101\n' >$guard && chmod 755 $guard
-  fi
-  apt-get -qq -y install "${missing[@]}"
+  env -u KPF_CLUSTER_SCRIPT bash -c '
+    guard=/usr/sbin/policy-rc.d
+    if [ ! -e $guard ]; then
+      trap "rm -f $guard" EXIT
+      printf "#!/bin/sh\nexit 101\n" >$guard && chmod 755 $guard
+    fi
+    apt-get -qq -y install "$@"' bash "${missing[@]}"
   for unit in etcd:etcd-server containerd:containerd ssh:openssh-server; do
     [[ " ${missing[*]} " != *" ${unit#*:} "* ]] || systemctl disable "${unit%:*}" 2>/dev/null || true
   done
@@ -61,4 +71,3 @@ printf "KUBE_GIT_%s='%s'\n" VERSION "v${upstream%%[+-]*}" MAJOR 1 MINOR 20 COMMI
 env -u GOFLAGS -u GOROOT PATH="/usr/lib/go-1.19/bin:$PATH" GOPATH="$PWD/.go" GOCACHE="$SRC/gocache" CGO_ENABLED=0 \
   KUBE_GIT_VERSION_FILE="$PWD/.version" make WHAT='cmd/kube-apiserver cmd/kubelet'
 install "$SRC/client/usr/bin/kubectl" _output/local/bin/linux/*/{kubelet,kube-apiserver} "$OUT" # kube-apiserver last: it says that all is there
-chmod -R u+w "$SRC" && rm -rf "$SRC"

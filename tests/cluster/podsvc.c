@@ -2,6 +2,7 @@
 #include <arpa/inet.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -25,9 +26,20 @@ static void echo(int peer) {
     while ((n = recv(peer, block, sizeof block, 0)) > 0 && put(peer, block, n) == 0) {}
 }
 
+static _Atomic uintmax_t discarded_bytes;
+
 static void discard(int peer) {
     char block[BLOCK];
-    while (recv(peer, block, sizeof block, 0) > 0) {}
+    ssize_t n;
+    while ((n = recv(peer, block, sizeof block, 0)) > 0) discarded_bytes += n;
+}
+
+// Answers every line with the number of bytes that all connections of discard() have brought so far.
+static void discarded(int peer) {
+    char block[64], c;
+    while (recv(peer, &c, 1, 0) == 1) {
+        if (c == '\n' && put(peer, block, snprintf(block, sizeof block, "%ju\n", discarded_bytes)) != 0) return;
+    }
 }
 
 static void zeros(int peer) {
@@ -79,6 +91,7 @@ static const struct port {
 } ports[] = {
     {7, INADDR_ANY, echo},
     {9, INADDR_ANY, discard},
+    {10, INADDR_ANY, discarded},
     {19, INADDR_ANY, zeros},
     {1010, INADDR_ANY, count},
     {1011, INADDR_ANY, take},

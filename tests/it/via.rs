@@ -289,11 +289,11 @@ async fn the_best_program_is_taken() {
         assert_eq!(ended.stdout, b"2026-01-02T03:04:05Z\r\n", "{expected}");
         let requests = containers.env.playground.requests();
         let command = requests.last().unwrap().uri.to_string();
-        let script = if expected == "socat" { "sh" } else { expected };
-        assert!(
-            command.contains(&format!("?command={script}&")),
-            "{command}"
-        );
+        let word = match expected {
+            "socat" => "socat".to_owned(),
+            program => format!("&command={program}&"),
+        };
+        assert!(command.contains(&word), "{command}");
     }
     fs::remove_file(containers.programs.path().join("nc")).unwrap();
     let ended = run(containers.connect("spdy", port)).await;
@@ -575,4 +575,68 @@ async fn many_connections_at_once() {
     assert!(futures_util::poll!(&mut sending).is_pending());
     forward.signal(rustix::process::Signal::INT);
     assert_eq!(forward.end().await.code, 0);
+}
+
+/// A download that is broken off, and a forward or a connect that ends while the pod has nothing to say: the pod's end of
+/// the connection goes, and with it the command.
+#[tokio::test]
+async fn no_command_outlives_its_connection() {
+    let (gone, mut all_gone) = tokio::sync::mpsc::unbounded_channel();
+    let busy = serve({
+        let gone = gone.clone();
+        move |mut tcp| {
+            let gone = gone.clone();
+            async move {
+                while tcp.write_all(&[b'x'; 4096]).await.is_ok() {}
+                gone.send(()).map_err(io::Error::other)
+            }
+        }
+    })
+    .await;
+    // deaf to the end of its input
+    let silent = serve(move |mut tcp| {
+        let gone = gone.clone();
+        async move {
+            tcp.write_all(b"hello\n").await?;
+            while tcp.read(&mut [0; 64]).await? > 0 {}
+            while tcp.write_all(b"\n").await.is_ok() {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+            gone.send(()).map_err(io::Error::other)
+        }
+    })
+    .await;
+    for (program, _) in PROGRAMS {
+        let Some(containers) = Containers::with(&[program]) else {
+            return;
+        };
+        let mut command = containers.env.kpf(["forward", "--via", "exec", "echo"]);
+        command.args([format!(":{busy}"), format!(":{silent}")]);
+        command.args(["--address", "127.0.0.1"]);
+        let mut forward = Process::start(command);
+        let mut locals = Vec::new();
+        for _ in 0..2 {
+            let line = forward.line().await;
+            let address = line.strip_prefix("Forwarding from ").unwrap();
+            locals.push(address.split(' ').next().unwrap().to_owned());
+        }
+        let mut cancelled = TcpStream::connect(&locals[0]).await.unwrap();
+        let mut some = vec![0; 1 << 20];
+        in_time(cancelled.read_exact(&mut some)).await.unwrap();
+        drop(cancelled);
+        in_time(all_gone.recv()).await.expect(program);
+
+        let mut open = TcpStream::connect(&locals[1]).await.unwrap();
+        in_time(open.read_exact(&mut [0; 6])).await.unwrap();
+        forward.signal(rustix::process::Signal::INT);
+        assert_eq!(forward.end().await.code, 0, "{program}");
+        in_time(all_gone.recv()).await.expect(program);
+
+        let mut connect = Process::start(containers.connect("spdy", busy));
+        let mut stdout = connect.stdout.take().unwrap();
+        in_time(stdout.read_exact(&mut some)).await.unwrap();
+        drop(stdout);
+        assert_eq!(connect.code().await, 141, "{program}");
+        in_time(all_gone.recv()).await.expect(program);
+    }
 }

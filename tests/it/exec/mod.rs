@@ -1,9 +1,10 @@
-//! `kpf exec` against the playground: side by side with the real kubectl, in a terminal, and where things go wrong.
+//! `kpf exec` against the playground and a real cluster: side by side with the real kubectl, in a terminal, and where things go wrong.
 
 mod bad_input;
 mod bulk;
 mod faults;
 mod hang_up;
+mod real;
 mod server;
 mod side_by_side;
 mod terminal;
@@ -46,12 +47,24 @@ fn exec(
     arguments: &[&str],
 ) -> Command {
     let mut command = Command::new(program);
+    let context = kubeconfig::context(user);
     command
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .env("HOME", playground.folder())
-        .env("KUBECONFIG", playground.kubeconfig())
-        .args(["--context", &kubeconfig::context(user), "exec"])
+        .env("KUBECONFIG", playground.kubeconfig());
+    complete(command, &context, transport, arguments)
+}
+
+/// Adds what follows the program and its clusters.
+fn complete(
+    mut command: Command,
+    context: &str,
+    transport: Transport,
+    arguments: &[&str],
+) -> Command {
+    command
+        .args(["--context", context, "exec"])
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -117,8 +130,9 @@ fn wait(child: &mut Child) -> ExitStatus {
             return ended;
         }
         if Instant::now() > deadline {
+            let words = std::fs::read(format!("/proc/{}/cmdline", child.id())).unwrap_or_default();
             let _ = child.kill();
-            panic!("the command does not end");
+            panic!("it does not end: {:?}", String::from_utf8_lossy(&words));
         }
         thread::sleep(Duration::from_millis(2));
     }

@@ -2,18 +2,21 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::thread;
 
-use super::{TRANSPORTS, Transport, exec, kpf, playground, run};
+use super::{Ended, TRANSPORTS, Transport, exec, kpf, playground, run};
 use crate::differences::{Difference, Tally, exec as purpose};
 use crate::playground::Playground;
 use crate::playground::faults::ExecFaults;
 use crate::tools;
 
 /// What follows `exec`, what is on stdin, and who asks.
-struct Row {
-    arguments: &'static [&'static str],
+pub(super) struct Row {
+    pub(super) arguments: &'static [&'static str],
     stdin: Option<&'static [u8]>,
-    user: &'static str,
+    pub(super) user: &'static str,
     /// Why the stderrs are not equal, and a part of both.
     differs: Option<(&'static Difference, &'static str)>,
 }
@@ -49,7 +52,7 @@ impl Row {
 
 const BINARY: &[u8] = b"a\0b\r\n\x04\x1a\xff\xfe\x80 no line end";
 
-const ROWS: &[Row] = &[
+pub(super) const ROWS: &[Row] = &[
     // what it says, and how it ends
     row(&["web", "--", "echo", "hi"]),
     row(&["web", "--", "sh", "-c", "echo out; echo err >&2; exit 3"]),
@@ -214,9 +217,7 @@ const ROWS: &[Row] = &[
 
 /// kubectls before 1.36 neither name the containers nor mind words before `--`.
 fn is_new(kubectl: &Path) -> bool {
-    let version = std::process::Command::new(kubectl)
-        .args(["version", "--client"])
-        .output();
+    let version = Command::new(kubectl).args(["version", "--client"]).output();
     let text = String::from_utf8_lossy(&version.expect("it runs").stdout).into_owned();
     let minor = text
         .split_once("v1.")
@@ -279,38 +280,74 @@ fn pods(playground: &Playground) {
     write("none/readme.txt", "no manifest");
 }
 
+/// Runs the rows in both transports by kubectl and by kpf, whose command lines `exec` makes.
+pub(super) fn check<'r>(
+    suite: &str,
+    rows: impl Iterator<Item = &'r Row> + Clone + Send + Sync,
+    kubectl: &Path,
+    exec: impl Fn(&Path, &Row, Transport) -> Command + Sync,
+) {
+    let rows = TRANSPORTS
+        .into_iter()
+        .flat_map(|transport| rows.clone().map(move |row| (transport, row)));
+    let left = Mutex::new(rows.clone());
+    let next = || left.lock().unwrap().next();
+    thread::scope(|scope| {
+        // a command is mostly waiting
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while let Some((transport, row)) = next() {
+                    let [theirs, ours] = [kubectl, kpf()]
+                        .map(|program| run(exec(program, row, transport), row.stdin));
+                    compare(row, transport, &theirs, &ours);
+                }
+            });
+        }
+    });
+    let tally = Tally::default();
+    for (_, row) in rows {
+        tally.count(row.differs.map(|(why, _)| why));
+    }
+    tally.print(suite);
+}
+
+fn compare(row: &Row, transport: Transport, theirs: &Ended, ours: &Ended) {
+    let what = format!("{:?} by {}, {transport:?}", row.arguments, row.user);
+    let said = format!("{}; kubectl: {}", ours.stderr, theirs.stderr);
+    assert_eq!(ours.stdout(), theirs.stdout(), "{what}: {said}");
+    assert_eq!(ours.code, theirs.code, "{what}: {said}");
+    match row.differs {
+        None => assert_eq!(stable(&ours.stderr), stable(&theirs.stderr), "{what}"),
+        Some((_, part)) => {
+            for stderr in [&ours.stderr, &theirs.stderr] {
+                assert!(stderr.contains(part), "{what}: {stderr}");
+            }
+        }
+    }
+}
+
+/// Without the ids that a runtime gives to every command.
+fn stable(stderr: &str) -> String {
+    let is_id = |word: &&str| word.len() == 64 && word.bytes().all(|it| it.is_ascii_hexdigit());
+    let words = stderr.split_inclusive('"');
+    words
+        .map(|word| match word.strip_suffix('"').filter(is_id) {
+            Some(_) => "ID\"",
+            None => word,
+        })
+        .collect()
+}
+
 #[test]
 fn kubectl_and_kpf_do_the_same() {
     let Some(kubectl) = kubectl() else { return };
     let playground = playground();
     pods(&playground);
-    let check = |row: &Row, transport: Transport| {
-        let [theirs, ours] = [&*kubectl, kpf()].map(|program| {
-            let mut command = exec(program, &playground, row.user, transport, row.arguments);
-            command.current_dir(playground.folder());
-            run(command, row.stdin)
-        });
-        let what = format!("{:?} by {}, {transport:?}", row.arguments, row.user);
-        let said = format!("{}; kubectl: {}", ours.stderr, theirs.stderr);
-        assert_eq!(ours.stdout(), theirs.stdout(), "{what}: {said}");
-        assert_eq!(ours.code, theirs.code, "{what}: {said}");
-        match row.differs {
-            None => assert_eq!(ours.stderr, theirs.stderr, "{what}"),
-            Some((_, part)) => {
-                for stderr in [&ours.stderr, &theirs.stderr] {
-                    assert!(stderr.contains(part), "{what}: {stderr}");
-                }
-            }
-        }
-    };
-    let tally = Tally::default();
-    for transport in TRANSPORTS {
-        for row in ROWS {
-            check(row, transport);
-            tally.count(row.differs.map(|(why, _)| why));
-        }
-    }
-    tally.print("exec");
+    check("exec", ROWS.iter(), &kubectl, |program, row, transport| {
+        let mut command = exec(program, &playground, row.user, transport, row.arguments);
+        command.current_dir(playground.folder());
+        command
+    });
 }
 
 /// The newest kubectl that kpf is held against, or a skip.
@@ -332,7 +369,7 @@ fn what_differs_is_meant_to() {
     let differ = |why: &'static Difference,
                   transport: Transport,
                   arguments: &[&str],
-                  stdio: &dyn Fn(&mut std::process::Command),
+                  stdio: &dyn Fn(&mut Command),
                   theirs: (i32, &str),
                   ours: (i32, &str)| {
         for (program, expected) in [(&*kubectl, theirs), (kpf(), ours)] {
@@ -351,14 +388,14 @@ fn what_differs_is_meant_to() {
         }
         tally.count(Some(why));
     };
-    let as_usual = |_: &mut std::process::Command| {};
+    let as_usual = |_: &mut Command| {};
     for transport in TRANSPORTS {
-        let full = |command: &mut std::process::Command| {
+        let full = |command: &mut Command| {
             command.stdout(File::options().write(true).open("/dev/full").unwrap());
         };
         let hi = ["web", "--", "echo", "hi"];
         differ(purpose::LOCAL, transport, &hi, &full, (0, ""), (74, ""));
-        let folder = |command: &mut std::process::Command| {
+        let folder = |command: &mut Command| {
             command.stdin(File::open("/").unwrap());
         };
         let cat = ["-i", "web", "--", "cat"];
@@ -373,7 +410,7 @@ fn what_differs_is_meant_to() {
             (1, ""),
             (0, "hi\n"),
         );
-        let manifest = |command: &mut std::process::Command| {
+        let manifest = |command: &mut Command| {
             command.stdin(File::open(playground.folder().join("many.json")).unwrap());
         };
         let stdin = ["-q", "-f", "-", "--", "echo", "hi"];
@@ -394,7 +431,7 @@ fn what_differs_is_meant_to() {
             (1, ""),
             (0, "web\n"),
         );
-        let input = |command: &mut std::process::Command| {
+        let input = |command: &mut Command| {
             command.stdin(File::open(playground.folder().join("many.json")).unwrap());
         };
         let lost = ExecFaults {

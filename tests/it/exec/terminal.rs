@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -43,12 +43,17 @@ impl Typed {
         typed: &[u8],
         arguments: &[&str],
     ) -> Self {
+        let command = exec(program, playground, "admin", transport, arguments);
+        Self::run(command, size, typed)
+    }
+
+    /// The command in a terminal of this size, in which this was typed before.
+    pub(super) fn run(mut command: Command, size: (u16, u16), typed: &[u8]) -> Self {
         let (outer, inner) = open_terminal().expect("a terminal");
         let mut outer = File::from(outer);
         set_size(&outer, size);
         outer.write_all(typed).expect("room");
         let end = || Stdio::from(inner.try_clone().expect("a descriptor"));
-        let mut command = exec(program, playground, "admin", transport, arguments);
         command.stdin(end()).stdout(end()).stderr(end());
         let child = command.spawn().expect("it starts");
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -81,15 +86,15 @@ impl Typed {
         self.outer.write_all(bytes).expect("room");
     }
 
-    /// Another size, as a window manager gives one.
-    pub(super) fn resizes(&self, size: (u16, u16)) {
-        set_size(&self.outer, size);
-        self.signal(Signal::WINCH);
-    }
-
     pub(super) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a pid");
         kill_process(pid, signal).expect("it runs");
+    }
+
+    /// What a window does whose size changes.
+    pub(super) fn resizes(&self, size: (u16, u16)) {
+        set_size(&self.outer, size);
+        self.signal(Signal::WINCH);
     }
 
     fn is_raw(&self) -> bool {
@@ -141,18 +146,15 @@ fn the_command_knows_the_terminals_size() {
         let arguments = ["-it", "web", "--", "sh", "-c", script];
         let mut typed = Typed::start(&playground, transport, (100, 40), b"\n", &arguments);
         typed.sees("40 100");
-        set_size(&typed.outer, (120, 50));
-        typed.signal(Signal::WINCH);
+        typed.resizes((120, 50));
         until("the new size arrives", || {
             typed.types(b"\n");
             thread::sleep(std::time::Duration::from_millis(20));
             typed.seen().contains("50 120")
         });
-        set_size(&typed.outer, (0, 0));
-        typed.signal(Signal::WINCH);
+        typed.resizes((0, 0));
         typed.types(b"\n");
-        set_size(&typed.outer, (90, 30));
-        typed.signal(Signal::WINCH);
+        typed.resizes((90, 30));
         until("the last size arrives", || {
             typed.types(b"\n");
             thread::sleep(std::time::Duration::from_millis(20));
