@@ -18,7 +18,9 @@ use tokio_util::io::poll_read_buf;
 const READ: usize = 2 * (32 * 1024 - 16);
 /// Graces for which the near side's end is held back at most.
 const MAX_GRACES: u32 = 10;
-/// Times that the far side is looked at during a grace.
+/// When the far side is looked at for the first time, then after twice as long each time; about a round trip.
+const FIRST_LOOK: Duration = Duration::from_millis(4);
+/// Times that it is looked at during a grace, at least.
 const LOOKS: u32 = 4;
 /// Slices handed to one vectored write; the kernel takes 1024.
 const SLICES: usize = 32;
@@ -47,7 +49,8 @@ pub trait Far: Unpin {
         true
     }
 
-    /// The near side has sent all; the other end will be told once it has been silent for a while.
+    /// The near side has sent all, all has arrived, and the other end will be told once it has been silent for a while.
+    /// May be said more than once.
     fn set_waiting(&mut self) {}
 
     /// Tells the other end that nothing more comes. Ready once no more can be known about its arrival; to be polled
@@ -139,6 +142,7 @@ where
         told: Instant::now(),
         held_at: Instant::now(),
         looked_at: Instant::now(),
+        pause: FIRST_LOOK,
         sent: 0,
         received: 0,
     };
@@ -191,6 +195,8 @@ struct Splice<R, W, F> {
     /// When the near side's end was held back.
     held_at: Instant,
     looked_at: Instant,
+    /// Until the next look.
+    pause: Duration,
     /// When it last took something.
     told: Instant,
     sent: u64,
@@ -227,7 +233,7 @@ where
                 }
                 (_, Outbound::Held) => {
                     let grace = self.ends.half_close_grace;
-                    (self.heard + grace).min(self.looked_at + grace / LOOKS)
+                    (self.heard + grace).min(self.looked_at + self.pause)
                 }
                 _ => return Poll::Pending,
             };
@@ -247,9 +253,14 @@ where
         let grace = self.ends.half_close_grace;
         let now = Instant::now();
         self.looked_at = now;
+        self.pause = (2 * self.pause).min(grace / LOOKS);
         // What is always busy is not to keep the end back for ever.
         let too_long = now - self.held_at >= MAX_GRACES * grace;
-        if !grace.is_zero() && !too_long && !self.far.is_quiet() {
+        let is_quiet = self.far.is_quiet();
+        if is_quiet {
+            self.far.set_waiting();
+        }
+        if !grace.is_zero() && !too_long && !is_quiet {
             self.heard = now;
         } else if now >= self.heard + grace {
             self.outbound = Outbound::Finishing;
@@ -337,9 +348,9 @@ where
                 if read.map_err(Broken::Near)? == 0 {
                     self.outbound = match self.outbound {
                         Outbound::Copying => {
-                            self.far.set_waiting();
                             self.held_at = Instant::now();
                             self.looked_at = self.held_at;
+                            self.pause = FIRST_LOOK;
                             Outbound::Held
                         }
                         _ => Outbound::Done,

@@ -57,8 +57,8 @@ enum Way {
     Bridged(Box<Pipe<Connection>>),
 }
 
-/// Another way, if there is one that a failure leaves a hope for.
-type Next = Box<dyn FnOnce(&Failure) -> Option<Turning> + Send>;
+/// Another way, if there is one that a failure leaves a hope for; and whether anything was sent that may have arrived.
+type Next = Box<dyn FnOnce(&Failure, bool) -> Option<Turning> + Send>;
 
 /// The stream on another way.
 pub type Turning = Pin<Box<dyn Future<Output = Result<PodStream, Error>> + Send>>;
@@ -71,7 +71,7 @@ impl PodStream {
         next: Option<(Bridge, Destination)>,
     ) -> Self {
         let turn = |(bridge, destination): (Bridge, Destination)| {
-            let next: Next = Box::new(move |failure| match failure {
+            let next: Next = Box::new(move |failure, _| match failure {
                 Failure::Unsupported(why) => {
                     bridge.falls_back(why);
                     Some(Box::pin(Self::bridge(bridge, destination)))
@@ -99,7 +99,7 @@ impl PodStream {
                 address,
                 otherwise: None,
             };
-            let next: Next = Box::new(move |failure| match failure {
+            let next: Next = Box::new(move |failure, _| match failure {
                 Failure::Refused(_) => Some(Box::pin(Self::bridge(bridge, destination))),
                 _ => None,
             });
@@ -116,17 +116,17 @@ impl PodStream {
         Ok(Self::bridged(bridged, bridge, destination))
     }
 
-    /// Should this stream fail before a byte has come, `next` may have another one; what was sent is sent again on it.
-    /// Ways of its own come first.
+    /// Should this stream fail before a byte has come, `next` may have another one; what was sent is sent again on it. It
+    /// is told whether anything was. Ways of its own come first.
     #[must_use]
     pub fn or_else(
         mut self,
-        next: impl FnOnce(&Failure) -> Option<Turning> + Send + 'static,
+        next: impl FnOnce(&Failure, bool) -> Option<Turning> + Send + 'static,
     ) -> Self {
         let first = self.next.take();
-        self.next = Some(Box::new(move |failure| {
-            let turning = first.and_then(|first| first(failure));
-            turning.or_else(|| next(failure))
+        self.next = Some(Box::new(move |failure, sent| {
+            let turning = first.and_then(|first| first(failure, sent));
+            turning.or_else(|| next(failure, sent))
         }));
         self
     }
@@ -166,7 +166,7 @@ impl PodStream {
     /// Turns to the next way, if this failure leaves a hope for one.
     fn turn(&mut self, error: &io::Error) -> Option<Turning> {
         let next = self.next.take()?;
-        let turning = next(Failure::of(error)?)?;
+        let turning = next(Failure::of(error)?, !self.kept.is_empty())?;
         self.again = self.kept.iter().cloned().collect();
         Some(turning)
     }

@@ -296,8 +296,11 @@ impl Forwarder {
     fn connection(&self, stream: PodStream, backend: &Arc<Backend>, port: usize) -> Connection {
         let again = self.clone();
         let tried = backend.clone();
-        // These two have not reached the container: nothing is done twice.
-        let stream = stream.or_else(move |failure| match failure {
+        // None of these has reached the container, or nothing was there to reach it: nothing is done twice.
+        let stream = stream.or_else(move |failure, sent| match failure {
+            Failure::Lost(_) | Failure::Cut(_) if !sent => {
+                again.shared.options.reconnect.then(|| again.turning(port))
+            }
             Failure::PodGone(_) => {
                 again.shared.doubt(&tried);
                 again.shared.options.reconnect.then(|| again.turning(port))

@@ -22,6 +22,7 @@ pub(crate) mod forward {
         FAILURE,
         PARTIAL,
         THREE_PORTS,
+        LOSS,
         WAIT,
         NOT_READY,
         HALF_CLOSE,
@@ -55,6 +56,11 @@ pub(crate) mod forward {
         "one target, in the namespace of `-n`",
         "several, as `NAMESPACE/TYPE/NAME` and as host names too",
         "one process and one connection for what belongs together",
+    );
+    pub(crate) const LOSS: &Difference = &difference(
+        "a lost connection, noticed at the next one, ends it",
+        "it goes on with the pod that comes next, on the same local port; `--no-reconnect` for kubectl's way",
+        "forwards are left running for days",
     );
     pub(crate) const WAIT: &Difference = &difference(
         "`--pod-running-timeout` waits until a pod exists",

@@ -6,6 +6,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -86,7 +87,9 @@ pub(crate) struct Process {
     ended: bool,
     pub(crate) stdin: Option<ChildStdin>,
     pub(crate) stdout: Option<BufReader<ChildStdout>>,
-    stderr: Option<JoinHandle<Vec<u8>>>,
+    stderr: Option<JoinHandle<()>>,
+    /// What it has written to stderr so far.
+    said: Arc<Mutex<Vec<u8>>>,
 }
 
 /// How a program ended, and what it wrote.
@@ -102,12 +105,15 @@ impl Process {
     pub(crate) fn start(mut command: Command) -> Self {
         let mut child = command.spawn().expect("the program starts");
         let id = child.id().expect("it has not been waited for");
+        let said = Arc::<Mutex<Vec<u8>>>::default();
+        let heard = said.clone();
         let stderr = child.stderr.take().map(|mut pipe| {
             tokio::spawn(async move {
-                let mut text = Vec::new();
-                // a pipe whose writers are gone
-                let _ = pipe.read_to_end(&mut text).await;
-                text
+                let mut buffer = [0; 4096];
+                // until its writers are gone
+                while let Ok(length @ 1..) = pipe.read(&mut buffer).await {
+                    heard.lock().unwrap().extend_from_slice(&buffer[..length]);
+                }
             })
         });
         Self {
@@ -116,6 +122,7 @@ impl Process {
             stdin: child.stdin.take(),
             stdout: child.stdout.take().map(BufReader::new),
             stderr,
+            said,
             child,
         }
     }
@@ -145,10 +152,10 @@ impl Process {
                 .expect("output");
         }
         let code = self.code().await;
-        let stderr = match self.stderr.take() {
-            Some(task) => in_time(task).await.expect("a task that ends"),
-            None => Vec::new(),
-        };
+        if let Some(task) = self.stderr.take() {
+            in_time(task).await.expect("a task that ends");
+        }
+        let stderr = self.said.lock().unwrap().clone();
         let stderr = String::from_utf8(stderr).expect("text on stderr");
         Ended {
             code,
@@ -180,6 +187,17 @@ impl Drop for Process {
             // it may have ended without our knowing
             let _ = kill_process_group(self.group, Signal::KILL);
         }
+        if std::thread::panicking() {
+            show(&self.said);
+        }
+    }
+}
+
+/// A test fails: what the program has said may tell why.
+#[expect(clippy::print_stderr, reason = "the test runner shows it")]
+fn show(said: &Mutex<Vec<u8>>) {
+    if let Ok(said) = said.lock() {
+        eprintln!("stderr was:\n{}", String::from_utf8_lossy(&said));
     }
 }
 
