@@ -20,6 +20,8 @@ const READ: usize = 2 * (32 * 1024 - 16);
 const MAX_GRACES: u32 = 10;
 /// When the far side is looked at for the first time, then after twice as long each time; about a round trip.
 const FIRST_LOOK: Duration = Duration::from_millis(4);
+/// The longest time between two looks once the end was passed on.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 /// Times that it is looked at during a grace, at least.
 const LOOKS: u32 = 4;
 /// Slices handed to one vectored write; the kernel takes 1024.
@@ -50,7 +52,6 @@ pub trait Far: Unpin {
     }
 
     /// The near side has sent all, all has arrived, and the other end will be told once it has been silent for a while.
-    /// May be said more than once.
     fn set_waiting(&mut self) {}
 
     /// Tells the other end that nothing more comes. Ready once no more can be known about its arrival; to be polled
@@ -143,6 +144,7 @@ where
         held_at: Instant::now(),
         looked_at: Instant::now(),
         pause: FIRST_LOOK,
+        waiting: false,
         sent: 0,
         received: 0,
     };
@@ -197,6 +199,8 @@ struct Splice<R, W, F> {
     looked_at: Instant,
     /// Until the next look.
     pause: Duration,
+    /// The far side knows that all has arrived.
+    waiting: bool,
     /// When it last took something.
     told: Instant,
     sent: u64,
@@ -235,12 +239,18 @@ where
                     let grace = self.ends.half_close_grace;
                     (self.heard + grace).min(self.looked_at + self.pause)
                 }
+                (Inbound::Copying, Outbound::Done) if !self.waiting => self.looked_at + self.pause,
                 _ => return Poll::Pending,
             };
             ready!(self.poll_timer(cx, deadline));
             match self.outbound {
                 Outbound::Copying => self.outbound = Outbound::Lingering,
                 Outbound::Held => self.look(),
+                Outbound::Done if self.inbound == Inbound::Copying => {
+                    self.looked_at = Instant::now();
+                    self.pause = (2 * self.pause).clamp(FIRST_LOOK, LAST_LOOK);
+                    self.wait_if_quiet();
+                }
                 Outbound::Lingering | Outbound::Finishing | Outbound::Done => {
                     self.outbound = Outbound::Done;
                 }
@@ -256,15 +266,20 @@ where
         self.pause = (2 * self.pause).min(grace / LOOKS);
         // What is always busy is not to keep the end back for ever.
         let too_long = now - self.held_at >= MAX_GRACES * grace;
-        let is_quiet = self.far.is_quiet();
-        if is_quiet {
-            self.far.set_waiting();
-        }
+        let is_quiet = self.wait_if_quiet();
         if !grace.is_zero() && !too_long && !is_quiet {
             self.heard = now;
         } else if now >= self.heard + grace {
             self.outbound = Outbound::Finishing;
         }
+    }
+
+    fn wait_if_quiet(&mut self) -> bool {
+        let is_quiet = self.far.is_quiet();
+        if is_quiet && !std::mem::replace(&mut self.waiting, true) {
+            self.far.set_waiting();
+        }
+        is_quiet
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {

@@ -176,7 +176,7 @@ async fn ten_thousand_one_after_another_leave_nothing() {
     let mut forward = forward(&env, "websocket", &[ECHO], &at_once).await;
     // nobody reads as many lines
     drop(forward.process.stdout.take());
-    let mut before = (0, 0);
+    let (mut before, mut tunnels) = ((0, 0), 0);
     let began = Instant::now();
     for number in 0..10_000 {
         let mut tcp = forward.connect(0).await;
@@ -184,10 +184,12 @@ async fn ten_thousand_one_after_another_leave_nothing() {
         drop(tcp);
         if number == 5000 {
             before = footprint(&forward);
+            tunnels = env.playground.tunnels().len();
         }
     }
-    let tunnels = env.playground.tunnels().len();
-    assert!(tunnels <= 3, "{tunnels}");
+    // those that a busy moment took are let go later
+    let more = env.playground.tunnels().len().saturating_sub(tunnels);
+    assert!(more <= 8, "{more} more than {tunnels}");
     until("all are closed", || footprint(&forward).1 < 40).await;
     let after = footprint(&forward);
     assert!(
