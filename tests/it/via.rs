@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::process::Command;
 
+use crate::forward::Forward;
 use crate::playground::kubeconfig;
 use crate::playground::ports;
 use crate::program::{
@@ -547,13 +548,11 @@ async fn many_connections_at_once() {
     let mut command = env.kpf(["forward", "--via", "exec", "echo"]);
     command.args([format!(":{echo}"), format!(":{stall}")]);
     command.args(["--address", "127.0.0.1"]);
-    let mut forward = Process::start(command);
-    let mut locals = Vec::new();
-    for _ in 0..2 {
-        let line = forward.line().await;
-        let address = line.strip_prefix("Forwarding from ").unwrap();
-        locals.push(address.split(' ').next().unwrap().to_owned());
-    }
+    let Forward {
+        process: mut forward,
+        places: locals,
+        ..
+    } = Forward::start(command, 2).await;
     let mut stalled = TcpStream::connect(&locals[1]).await.unwrap();
     // more than all buffers hold
     let mut sending =
@@ -613,13 +612,11 @@ async fn no_command_outlives_its_connection() {
         let mut command = containers.env.kpf(["forward", "--via", "exec", "echo"]);
         command.args([format!(":{busy}"), format!(":{silent}")]);
         command.args(["--address", "127.0.0.1"]);
-        let mut forward = Process::start(command);
-        let mut locals = Vec::new();
-        for _ in 0..2 {
-            let line = forward.line().await;
-            let address = line.strip_prefix("Forwarding from ").unwrap();
-            locals.push(address.split(' ').next().unwrap().to_owned());
-        }
+        let Forward {
+            process: mut forward,
+            places: locals,
+            ..
+        } = Forward::start(command, 2).await;
         let mut cancelled = TcpStream::connect(&locals[0]).await.unwrap();
         let mut some = vec![0; 1 << 20];
         in_time(cancelled.read_exact(&mut some)).await.unwrap();
