@@ -39,10 +39,14 @@ impl Exchange {
             }
             Self::Daytime => {}
             Self::Echo(length) => {
-                let (mut reader, writer) = tcp.into_split();
-                let writing = tokio::spawn(Noise::new(length).write_to(writer));
-                let heard = digest_of(&mut reader, length).await.unwrap();
-                assert_eq!(heard, writing.await.unwrap().unwrap());
+                // the writer stays open: a node gives an answer little time after an end
+                let (mut reader, mut writer) = tcp.into_split();
+                let (heard, sent) = tokio::join!(
+                    digest_of(&mut reader, length),
+                    Noise::new(length).write_to(&mut writer)
+                );
+                let heard = heard.unwrap();
+                assert_eq!(heard, sent.unwrap());
                 return heard;
             }
             Self::Verify(count) => {
