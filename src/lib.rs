@@ -3,6 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`commands`] | what you type: `forward`, `connect`, `exec` |
+//! | [`ssh`] | the gateway: an SSH server in front of pods |
 //! | [`dial`] | a cluster and a pod become a tunnel or a running command: WebSocket first, SPDY when refused |
 //! | [`cluster`] | who and where: kubeconfig, credentials, proxies, one HTTP client, target to pod |
 //! | [`forwards`] | the file of forwards that have names |
@@ -26,6 +27,7 @@ pub mod forward;
 pub mod forwards;
 pub mod spdy;
 pub mod splice;
+pub mod ssh;
 pub mod tunnel;
 pub mod ui;
 pub mod untrusted;

@@ -1,0 +1,12 @@
+//! The gateway: an SSH server through which people reach pods, with one port and no listener per pod.
+//!
+//! A connection takes this way: the *door* decides whether it may stay, *access* who it is, *name* where it wants to go,
+//! *policy* whether it may, and a *backend* takes it there; *audit* writes down what happened.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`access`] | from a key or a certificate to an identity, and what it is restricted to |
+//! | [`request`] | what a client asks of a session, whoever answers it |
+
+pub mod access;
+pub mod request;
