@@ -90,7 +90,12 @@ impl Ended {
 }
 
 /// Runs it with these bytes on stdin; nothing for `/dev/null`.
-fn run(mut command: Command, stdin: Option<&[u8]>) -> Ended {
+fn run(command: Command, stdin: Option<&[u8]>) -> Ended {
+    try_run(command, stdin).unwrap_or_else(|endless| panic!("{endless}"))
+}
+
+/// The same, unless it does not end.
+fn try_run(mut command: Command, stdin: Option<&[u8]>) -> Result<Ended, String> {
     if stdin.is_some() {
         command.stdin(Stdio::piped());
     }
@@ -113,26 +118,32 @@ fn run(mut command: Command, stdin: Option<&[u8]>) -> Ended {
             let mut text = String::new();
             errors.read_to_string(&mut text).map(|_| text)
         });
-        let ended = wait(&mut child);
-        Ended {
+        let ended = try_wait(&mut child)?;
+        Ok(Ended {
             code: ended.code(),
             stdout: stdout.join().unwrap().unwrap(),
             stderr: stderr.join().unwrap().unwrap(),
-        }
+        })
     })
 }
 
 /// Waits for it, but not for ever.
 fn wait(child: &mut Child) -> ExitStatus {
+    try_wait(child).unwrap_or_else(|endless| panic!("{endless}"))
+}
+
+/// Waits for it; kills it at the deadline, and says what it was.
+fn try_wait(child: &mut Child) -> Result<ExitStatus, String> {
     let deadline = Instant::now() + DEADLINE;
     loop {
         if let Some(ended) = child.try_wait().expect("a child") {
-            return ended;
+            return Ok(ended);
         }
         if Instant::now() > deadline {
             let words = std::fs::read(format!("/proc/{}/cmdline", child.id())).unwrap_or_default();
             let _ = child.kill();
-            panic!("it does not end: {:?}", String::from_utf8_lossy(&words));
+            let words = String::from_utf8_lossy(&words);
+            return Err(format!("it does not end: {words:?}"));
         }
         thread::sleep(Duration::from_millis(2));
     }

@@ -51,9 +51,16 @@ async fn kubectl_and_kpf_do_the_same() {
         !row.arguments.iter().any(|word| not_here.contains(word))
     };
     let rows = ROWS.iter().filter(is_here);
-    check("exec, real", rows, &kubectl, |program, row, transport| {
-        exec(&real, program, row.user, transport, row.arguments)
-    });
+    // containerd 1.6 loses an end of stdin now and then: of `exec -i web -- cat </dev/null`, 2 of kubectl's 1,500 and 1 of
+    // kpf's 2,100 never ended
+    let endless = 1;
+    check(
+        "exec, real",
+        rows,
+        &kubectl,
+        endless,
+        |program, row, transport| exec(&real, program, row.user, transport, row.arguments),
+    );
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
 
-use super::{Ended, TRANSPORTS, Transport, exec, kpf, playground, run};
+use super::{Ended, TRANSPORTS, Transport, exec, kpf, playground, run, try_run};
 use crate::differences::{Difference, Tally, exec as purpose};
 use crate::playground::Playground;
 use crate::playground::faults::ExecFaults;
@@ -280,13 +280,23 @@ fn pods(playground: &Playground) {
     write("none/readme.txt", "no manifest");
 }
 
-/// Runs the rows in both transports by kubectl and by kpf, whose command lines `exec` makes.
+/// Runs the rows in both transports by kubectl and by kpf, whose command lines `exec` makes. Each may be endless so
+/// many times, for the runtime's sake.
 pub(super) fn check<'r>(
     suite: &str,
     rows: impl Iterator<Item = &'r Row> + Clone + Send + Sync,
     kubectl: &Path,
+    endless: usize,
     exec: impl Fn(&Path, &Row, Transport) -> Command + Sync,
 ) {
+    let ended = |program: &Path, row: &Row, transport| {
+        let mut tries = (0..=endless).map(|_| try_run(exec(program, row, transport), row.stdin));
+        let ended = tries.find(|it| it.is_ok());
+        let what = || format!("{:?} {transport:?} {}", row.arguments, program.display());
+        ended
+            .and_then(Result::ok)
+            .unwrap_or_else(|| panic!("it does not end: {}", what()))
+    };
     let rows = TRANSPORTS
         .into_iter()
         .flat_map(|transport| rows.clone().map(move |row| (transport, row)));
@@ -297,8 +307,8 @@ pub(super) fn check<'r>(
         for _ in 0..4 {
             scope.spawn(|| {
                 while let Some((transport, row)) = next() {
-                    let [theirs, ours] = [kubectl, kpf()]
-                        .map(|program| run(exec(program, row, transport), row.stdin));
+                    let [theirs, ours] =
+                        [kubectl, kpf()].map(|program| ended(program, row, transport));
                     compare(row, transport, &theirs, &ours);
                 }
             });
@@ -343,11 +353,17 @@ fn kubectl_and_kpf_do_the_same() {
     let Some(kubectl) = kubectl() else { return };
     let playground = playground();
     pods(&playground);
-    check("exec", ROWS.iter(), &kubectl, |program, row, transport| {
-        let mut command = exec(program, &playground, row.user, transport, row.arguments);
-        command.current_dir(playground.folder());
-        command
-    });
+    check(
+        "exec",
+        ROWS.iter(),
+        &kubectl,
+        0,
+        |program, row, transport| {
+            let mut command = exec(program, &playground, row.user, transport, row.arguments);
+            command.current_dir(playground.folder());
+            command
+        },
+    );
 }
 
 /// The newest kubectl that kpf is held against, or a skip.
