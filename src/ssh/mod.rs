@@ -6,7 +6,9 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`access`] | from a key or a certificate to an identity, and what it is restricted to |
+//! | [`name`] | from a user name or a jump's host to a place |
 //! | [`request`] | what a client asks of a session, whoever answers it |
 
 pub mod access;
+pub mod name;
 pub mod request;

@@ -53,6 +53,20 @@ impl Kind {
         rest.is_none_or(in_group).then_some(kind)
     }
 
+    /// The shortest name that kubectl knows it by: `sts`.
+    pub fn short(self) -> &'static str {
+        match self {
+            Self::Pod => "po",
+            Self::Service => "svc",
+            Self::Deployment => "deploy",
+            Self::ReplicaSet => "rs",
+            Self::StatefulSet => "sts",
+            Self::DaemonSet => "ds",
+            Self::Job => "job",
+            Self::ReplicationController => "rc",
+        }
+    }
+
     /// Whether `word` is a type that everyone knows but that has no pods of its own, so that nobody means a
     /// namespace by it. Such a namespace is still reached as `nodes/pod/NAME`.
     pub(super) fn leads_to_no_pod(word: &str) -> bool {
@@ -137,6 +151,7 @@ mod tests {
                 assert_eq!(Kind::from_word(word), Some(kind), "{word}");
             }
             assert_eq!(Kind::from_word(&kind.to_string()), Some(kind));
+            assert_eq!(Kind::from_word(kind.short()), Some(kind));
             assert!(Kind::LIST.contains(&kind.to_string()));
         }
     }

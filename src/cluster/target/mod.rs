@@ -64,6 +64,25 @@ impl Target {
         }
     }
 
+    /// An object in a namespace, by names as they were sent.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::Usage`] where Kubernetes has no such names.
+    pub fn in_namespace(kind: Kind, namespace: &str, name: &str) -> Result<Self, TargetError> {
+        Ok(Self {
+            context: None,
+            namespace: Some(valid_namespace(namespace, namespace)?.to_owned()),
+            kind,
+            name: valid_name(name, kind, name)?.to_owned(),
+        })
+    }
+
+    /// The namespace that the target itself names.
+    pub fn own_namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
     /// The kind of object that was named.
     pub fn kind(&self) -> Kind {
         self.kind
@@ -375,8 +394,8 @@ fn valid_name<'a>(word: &str, kind: Kind, name: &'a str) -> Result<&'a str, Targ
     Ok(name)
 }
 
-/// An RFC 1123 label: what a namespace or a service's port can be called.
-fn is_label(word: &str) -> bool {
+/// An RFC 1123 label: what a namespace, a container or a service's port can be called.
+pub(crate) fn is_label(word: &str) -> bool {
     word.len() <= 63 && is_label_shaped(word)
 }
 
