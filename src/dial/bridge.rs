@@ -14,7 +14,7 @@ use crate::cluster::Connection;
 use crate::cluster::target::{Endpoint, PodRef, TargetError};
 use crate::exec::bridge::{self, Address, Program};
 use crate::exec::hang_up::HangUp;
-use crate::exec::{Command, Mark, Pipe};
+use crate::exec::{Command, EndMark, Pipe};
 use crate::untrusted::printable;
 
 /// The pod's own address. Runtimes forward to IPv4 first, then to IPv6, and so do we.
@@ -135,7 +135,7 @@ impl Bridge {
         &self,
         name: String,
         command: &Command,
-        mark: Option<Mark>,
+        mark: Option<EndMark>,
     ) -> Result<Pipe<Connection>, Error> {
         let session = self.dialer.exec(&self.pod, command).await?;
         Ok(Pipe::new(session, name, mark))
@@ -146,7 +146,7 @@ impl Bridge {
         &self,
         name: String,
         mut command: Command,
-        mark: Option<Mark>,
+        mark: Option<EndMark>,
     ) -> Result<Pipe<Connection>, Error> {
         let hang_up = HangUp::new().map_err(Error::Random)?;
         command.words = hang_up.wrap(command.words);

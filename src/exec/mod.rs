@@ -49,7 +49,7 @@ pub mod verify;
 mod websocket;
 
 pub use mark::Marked;
-pub use pipe::{Mark, Pipe};
+pub use pipe::{EndMark, Pipe};
 pub use relay::Local;
 
 /// The protocol over WebSocket. Older ones can't pass the end of stdin on: they are not for us.

@@ -27,7 +27,7 @@ const TESTIMONY: Duration = Duration::from_secs(5);
 
 /// What a command prints after its last byte, to say that it has no more while it goes on reading.
 #[derive(Clone, Debug)]
-pub struct Mark {
+pub struct EndMark {
     text: String,
     witness: Option<Witness>,
 }
@@ -39,7 +39,7 @@ pub(super) struct Witness {
     pub(super) broken: &'static str,
 }
 
-impl Mark {
+impl EndMark {
     /// One that no pod's data can hold: 128 random bits.
     #[must_use]
     pub fn random() -> Self {
@@ -71,7 +71,7 @@ pub struct Pipe<IO> {
     session: Session<IO>,
     /// The command's name, for errors.
     name: String,
-    mark: Option<Mark>,
+    mark: Option<EndMark>,
     marked: Ending,
     chunks: VecDeque<Bytes>,
     /// The last bytes that were received, where they may be the first ones of the mark.
@@ -95,7 +95,7 @@ impl<IO: AsyncRead + AsyncWrite + Send + Unpin + 'static> Pipe<IO> {
     /// The stdin and stdout of a session that nothing was read from or written to. `name` is the command's, for
     /// errors.
     #[must_use]
-    pub fn new(session: Session<IO>, name: String, mark: Option<Mark>) -> Self {
+    pub fn new(session: Session<IO>, name: String, mark: Option<EndMark>) -> Self {
         Self {
             session,
             name,

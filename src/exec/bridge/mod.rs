@@ -13,7 +13,7 @@ use std::num::NonZeroU16;
 use std::str::FromStr;
 
 use super::Command;
-use super::pipe::{Mark, Witness};
+use super::pipe::{EndMark, Witness};
 
 /// Where a connection leads, seen from the container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,8 +125,12 @@ impl Program {
 
     /// What connects to `address`, and the mark that its output ends with, if it has one.
     #[must_use]
-    pub fn command(self, container: Option<String>, address: &Address) -> (Command, Option<Mark>) {
-        let mark = Mark::random();
+    pub fn command(
+        self,
+        container: Option<String>,
+        address: &Address,
+    ) -> (Command, Option<EndMark>) {
+        let mark = EndMark::random();
         let (host, port) = match address {
             Address::Tcp(host, port) => (host.as_str(), port.to_string()),
             Address::Unix(path) => ("unix", path.clone()),
