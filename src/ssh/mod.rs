@@ -7,6 +7,8 @@
 //! |---|---|
 //! | [`access`] | from a key or a certificate to an identity, and what it is restricted to |
 //! | [`request`] | what a client asks of a session, whoever answers it |
+//! | [`spool`] | what has come in and can't go out yet: in memory, then on disk |
 
 pub mod access;
 pub mod request;
+pub mod spool;
