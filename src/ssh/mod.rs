@@ -6,7 +6,9 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`access`] | from a key or a certificate to an identity, and what it is restricted to |
+//! | [`audit`] | what happened: events, recordings, and whether the log is as it was written |
 //! | [`request`] | what a client asks of a session, whoever answers it |
 
 pub mod access;
+pub mod audit;
 pub mod request;
