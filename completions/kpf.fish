@@ -60,6 +60,8 @@ complete -c kpf -n "__fish_kpf_needs_command" -f -a "forward" -d 'Forward local 
 complete -c kpf -n "__fish_kpf_needs_command" -f -a "port-forward" -d 'Forward local ports to pods'
 complete -c kpf -n "__fish_kpf_needs_command" -f -a "connect" -d 'Attach stdin and stdout to one port of a pod, for ssh\'s ProxyCommand'
 complete -c kpf -n "__fish_kpf_needs_command" -f -a "exec" -d 'Run a command in a container of a pod'
+complete -c kpf -n "__fish_kpf_needs_command" -f -a "ssh-config" -d 'Print or install what ssh, scp and rsync need to reach pods'
+complete -c kpf -n "__fish_kpf_needs_command" -f -a "known-hosts" -d 'The pinned host keys of a pod, for ssh\'s KnownHostsCommand'
 complete -c kpf -n "__fish_kpf_needs_command" -f -a "completions" -d 'Print the completion script of a shell'
 complete -c kpf -n "__fish_kpf_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c kpf -n "__fish_kpf_using_subcommand forward" -s f -l filename -d 'File with the forwards that have names, - for stdin; all of it if no @NAME is given [default: ~/.config/kpf/forwards.yaml]' -r -F
@@ -162,6 +164,7 @@ complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l warnings-as-err
 complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l allow-partial -d 'Go on if some of the ports can\'t be bound, as kubectl does'
 complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l no-reconnect -d 'End when the pod or the connection to it is lost, as kubectl does'
 complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l alias -d 'A name for a context, to be used in OBJECT.NAMESPACE.ALIAS.kpf; may be given more than once' -r
 complete -c kpf -n "__fish_kpf_using_subcommand connect" -l via -d 'How streams are made: portforward, or exec, by a program in a container; auto takes exec where port-forward is forbidden or impossible' -r -f -a "auto\t'Port-forward where it can be had'
 portforward\t'The API\'s own way'
 exec\t'A command'"
@@ -201,6 +204,7 @@ complete -c kpf -n "__fish_kpf_using_subcommand connect" -l profile -r
 complete -c kpf -n "__fish_kpf_using_subcommand connect" -l profile-output -r
 complete -c kpf -n "__fish_kpf_using_subcommand connect" -l vmodule -r
 complete -c kpf -n "__fish_kpf_using_subcommand connect" -l warnings-as-errors -r
+complete -c kpf -n "__fish_kpf_using_subcommand connect" -l ssh -d 'This is ssh\'s ProxyCommand: note for `kpf known-hosts` which pod is reached'
 complete -c kpf -n "__fish_kpf_using_subcommand connect" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -s f -l filename -d 'Instead of TARGET, a manifest whose object leads to the pod: a file, a folder with one, or -' -r
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -s c -l container -d 'Container to run it in, also an init or ephemeral one [default: the annotation kubectl.kubernetes.io/default-container names it, else the first]' -r
@@ -244,6 +248,74 @@ complete -c kpf -n "__fish_kpf_using_subcommand exec" -l warnings-as-errors -r
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -l verify -d 'Fail unless all of stdin has arrived; only with -i and without -t, and with sh, tee and wc in the container'
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -l hang-up -d 'End the command by SIGHUP if kpf ends before it, by a signal or a lost connection; needs sh in the container'
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -s f -l file -d 'ssh\'s configuration [default: ~/.ssh/config]' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l alias -d 'A name for a context, to be used in OBJECT.NAMESPACE.ALIAS.kpf; may be given more than once' -r
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l gateway -d 'Reach pods through this gateway, [USER@]HOST[:PORT], instead of by kpf itself' -r
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -s n -l namespace -d 'Namespace to look in [default: the context\'s]' -r
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l context -d 'Context of the kubeconfig to use' -r
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l kubeconfig -d 'Kubeconfig file to use [default: KUBECONFIG, then ~/.kube/config]' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -s v -l v -d 'How much to log to stderr, from 0 to 10' -r
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l cluster -d 'Cluster of the kubeconfig to use' -r
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l user -d 'User of the kubeconfig to use' -r
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -s s -l server -d 'Address and port of the API server' -r
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l token -d 'Bearer token' -r
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l username -d 'User name for basic authentication' -r
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l password -d 'Password for basic authentication' -r
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l as -d 'User to impersonate' -r
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l as-group -d 'Group to impersonate; may be given more than once' -r
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l as-uid -d 'UID to impersonate' -r
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l as-user-extra -d 'Extra field to impersonate; may be given more than once' -r
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l certificate-authority -d 'File with the certificates that the server\'s is checked against' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l client-certificate -d 'File with the client\'s certificate' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l client-key -d 'File with the client\'s key' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l tls-server-name -d 'Name that the server\'s certificate must have [default: the host of its address]' -r
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l insecure-skip-tls-verify -d 'Do not check the server\'s certificate; insecure' -r
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l request-timeout -d 'How long one request may take, as in 30s or 1m30s; 0 is without end. It does not end a forward' -r
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l proxy-url -d 'Proxy to the API server, http, https or socks5 [default: the kubeconfig\'s, then HTTPS_PROXY]' -r
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l cache-dir -r
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l disable-compression -r
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l kuberc -r
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l log-flush-frequency -r
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l match-server-version -r
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l profile -r
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l profile-output -r
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l vmodule -r
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l warnings-as-errors -r
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l write -d 'Put it into ssh\'s configuration, or bring it up to date there; the file\'s last state is kept beside it'
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l remove -d 'Take it out of ssh\'s configuration'
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l dry-run -d 'Only show the file as --write or --remove would leave it'
+complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -s n -l namespace -d 'Namespace to look in [default: the context\'s]' -r
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -l context -d 'Context of the kubeconfig to use' -r
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -l kubeconfig -d 'Kubeconfig file to use [default: KUBECONFIG, then ~/.kube/config]' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -s v -l v -d 'How much to log to stderr, from 0 to 10' -r
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -l cluster -d 'Cluster of the kubeconfig to use' -r
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -l user -d 'User of the kubeconfig to use' -r
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -s s -l server -d 'Address and port of the API server' -r
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -l token -d 'Bearer token' -r
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -l username -d 'User name for basic authentication' -r
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -l password -d 'Password for basic authentication' -r
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -l as -d 'User to impersonate' -r
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -l as-group -d 'Group to impersonate; may be given more than once' -r
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -l as-uid -d 'UID to impersonate' -r
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -l as-user-extra -d 'Extra field to impersonate; may be given more than once' -r
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -l certificate-authority -d 'File with the certificates that the server\'s is checked against' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -l client-certificate -d 'File with the client\'s certificate' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -l client-key -d 'File with the client\'s key' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -l tls-server-name -d 'Name that the server\'s certificate must have [default: the host of its address]' -r
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -l insecure-skip-tls-verify -d 'Do not check the server\'s certificate; insecure' -r
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -l request-timeout -d 'How long one request may take, as in 30s or 1m30s; 0 is without end. It does not end a forward' -r
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -l proxy-url -d 'Proxy to the API server, http, https or socks5 [default: the kubeconfig\'s, then HTTPS_PROXY]' -r
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -l cache-dir -r
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -l disable-compression -r
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -l kuberc -r
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -l log-flush-frequency -r
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -l match-server-version -r
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -l profile -r
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -l profile-output -r
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -l vmodule -r
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -l warnings-as-errors -r
+complete -c kpf -n "__fish_kpf_using_subcommand known-hosts" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kpf -n "__fish_kpf_using_subcommand completions" -s n -l namespace -d 'Namespace to look in [default: the context\'s]' -r
 complete -c kpf -n "__fish_kpf_using_subcommand completions" -l context -d 'Context of the kubeconfig to use' -r
 complete -c kpf -n "__fish_kpf_using_subcommand completions" -l kubeconfig -d 'Kubeconfig file to use [default: KUBECONFIG, then ~/.kube/config]' -r -F
@@ -275,8 +347,10 @@ complete -c kpf -n "__fish_kpf_using_subcommand completions" -l profile-output -
 complete -c kpf -n "__fish_kpf_using_subcommand completions" -l vmodule -r
 complete -c kpf -n "__fish_kpf_using_subcommand completions" -l warnings-as-errors -r
 complete -c kpf -n "__fish_kpf_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec completions help" -f -a "forward" -d 'Forward local ports to pods'
-complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec completions help" -f -a "connect" -d 'Attach stdin and stdout to one port of a pod, for ssh\'s ProxyCommand'
-complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec completions help" -f -a "exec" -d 'Run a command in a container of a pod'
-complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec completions help" -f -a "completions" -d 'Print the completion script of a shell'
-complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec completions help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec ssh-config known-hosts completions help" -f -a "forward" -d 'Forward local ports to pods'
+complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec ssh-config known-hosts completions help" -f -a "connect" -d 'Attach stdin and stdout to one port of a pod, for ssh\'s ProxyCommand'
+complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec ssh-config known-hosts completions help" -f -a "exec" -d 'Run a command in a container of a pod'
+complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec ssh-config known-hosts completions help" -f -a "ssh-config" -d 'Print or install what ssh, scp and rsync need to reach pods'
+complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec ssh-config known-hosts completions help" -f -a "known-hosts" -d 'The pinned host keys of a pod, for ssh\'s KnownHostsCommand'
+complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec ssh-config known-hosts completions help" -f -a "completions" -d 'Print the completion script of a shell'
+complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec ssh-config known-hosts completions help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

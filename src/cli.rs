@@ -4,6 +4,7 @@
 //! equal flags wins, global flags may stand before or after the command. What clap can't express is in `words`.
 
 mod global;
+mod ssh_config;
 mod survive;
 mod values;
 mod via;
@@ -15,11 +16,12 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use crate::cluster::Environment;
 use crate::cluster::target::Target;
 use crate::cluster::target::ports::{Address, RemotePort};
+use crate::cluster::{Alias, Environment};
 
 pub use self::global::GlobalArgs;
+pub use self::ssh_config::{KnownHostsArgs, SshConfigArgs};
 pub use self::survive::{Balance, SurviveArgs};
 pub use self::via::{Via, ViaArgs};
 pub use self::words::{ExecCommand, ExecTarget, Forward, Forwards, Wanted};
@@ -123,6 +125,12 @@ pub enum Command {
         after_long_help = EXEC_HELP
     )]
     Exec(ExecArgs),
+    /// Print or install what ssh, scp and rsync need to reach pods
+    #[command(after_long_help = SSH_CONFIG_HELP)]
+    SshConfig(SshConfigArgs),
+    /// The pinned host keys of a pod, for ssh's KnownHostsCommand
+    #[command(hide = true)]
+    KnownHosts(KnownHostsArgs),
     /// Print the completion script of a shell
     #[command(after_long_help = COMPLETIONS_HELP)]
     Completions {
@@ -174,6 +182,14 @@ pub struct ConnectArgs {
 
     /// A port's number, or the name that the pod or service gives it; HOST:PORT or unix:/PATH as the container sees it
     pub port: RemotePort,
+
+    /// This is ssh's ProxyCommand: note for `kpf known-hosts` which pod is reached
+    #[arg(long)]
+    pub ssh: bool,
+
+    /// A name for a context, to be used in OBJECT.NAMESPACE.ALIAS.kpf; may be given more than once
+    #[arg(long, value_name = "ALIAS=CONTEXT")]
+    pub alias: Vec<Alias>,
 
     /// How the stream is made.
     #[command(flatten)]
@@ -375,7 +391,7 @@ Examples:
   echo PING | kpf connect svc/redis 6379
   kpf connect web unix:/run/app.sock          a unix socket in the container
 
-  In ~/.ssh/config, for `ssh web.shop.kpf`:
+  For `ssh web.shop.kpf` run `kpf ssh-config --write` once, or write in ~/.ssh/config:
     Host *.kpf
       ProxyCommand kpf connect %h %p
 
@@ -396,6 +412,24 @@ Examples:
 
 Exit codes: the command's own, with a line on stderr if it is not 0; 1 wrong usage or any other failure; 74 the \
 connection ended before the command's exit status came, stdin or stdout failed, or --verify did; 141 nobody reads stdout.";
+
+const SSH_CONFIG_HELP: &str = "\
+Examples:
+  kpf ssh-config                              what goes into ~/.ssh/config
+  kpf ssh-config --write                      puts it there, at the beginning; again to bring it up to date
+  kpf ssh-config --write --dry-run            shows the file as it would be
+  kpf ssh-config --remove                     takes it out again
+  kpf ssh-config --write --alias eks=arn:aws:eks:eu-west-1:1:cluster/prod
+                                              for web.shop.eks.kpf
+  kpf ssh-config --gateway me@gw.example:2222 pods through a gateway, without a kubeconfig
+
+  ssh root@web.shop.kpf                       the pod web in namespace shop
+  scp dump.sql root@db-0.shop.prod.kpf:       in the context prod
+  rsync -a dir/ root@deploy_api.shop.kpf:dir/ a pod of a deployment
+
+Files: ~/.ssh/config.kpf-backup has the file's last state; ~/.local/state/kpf/known_hosts the host keys of pods, each \
+pinned to the pod's uid when it was first seen. `ssh-keygen -R UID -f` that file forgets one. KnownHostsCommand needs \
+OpenSSH 8.5.";
 
 const COMPLETIONS_HELP: &str = "\
 Examples:

@@ -7,6 +7,7 @@
 //! | [`dial`] | a cluster and a pod become a tunnel or a running command: WebSocket first, SPDY when refused |
 //! | [`cluster`] | who and where: kubeconfig, credentials, proxies, one HTTP client, target to pod |
 //! | [`forwards`] | the file of forwards that have names |
+//! | [`openssh`] | what ssh needs to reach pods: its configuration, and host keys pinned to pods |
 //! | [`tunnel`] | one upgraded connection shared by many streams |
 //! | [`exec`] | a command in a container: its streams and its exit status |
 //! | [`spdy`] | SPDY/3.1 without IO, clock or Kubernetes |
@@ -25,6 +26,7 @@ pub mod dial;
 pub mod exec;
 pub mod forward;
 pub mod forwards;
+pub mod openssh;
 pub mod spdy;
 pub mod splice;
 pub mod ssh;

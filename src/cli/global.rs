@@ -145,6 +145,7 @@ impl GlobalArgs {
         Options {
             kubeconfig: path(&self.kubeconfig),
             context: text(&self.context),
+            aliases: Vec::new(),
             cluster: text(&self.cluster),
             user: text(&self.user),
             namespace: text(&self.namespace),

@@ -40,6 +40,8 @@ pub struct Options {
     pub kubeconfig: Option<PathBuf>,
     /// `--context`
     pub context: Option<String>,
+    /// Other names of contexts, for targets that name one: what a host name can't say.
+    pub aliases: Vec<Alias>,
     /// `--cluster`
     pub cluster: Option<String>,
     /// `--user`
@@ -80,6 +82,15 @@ pub struct Options {
     pub environment: Environment,
     /// Whether a credential plugin may read stdin.
     pub stdin: Stdin,
+}
+
+/// A context's name for host names.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Alias {
+    /// An RFC 1123 label.
+    pub alias: String,
+    /// The context.
+    pub context: String,
 }
 
 /// Whose stdin is.

@@ -20,11 +20,13 @@ mod connect;
 mod exec;
 mod exit;
 mod forward;
+mod known_hosts;
 mod listen;
 mod manifest;
 mod plan;
 mod reach;
 mod signal;
+mod ssh_config;
 mod stdio;
 mod terminal;
 
@@ -55,6 +57,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Command::Connect(args) => {
             let reach = Reach::new(&global, &args.reach, Streaming::PortForward, Stdin::Taken);
+            let reach = reach.with_aliases(&args.alias);
             (on_runtime(connect::run(&args, reach, &ui)), exit::code)
         }
         Command::Exec(args) => {
@@ -66,6 +69,8 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             let reach = Reach::new(&global, &args.reach, Streaming::Exec, stdin);
             (on_runtime(exec::run(&args, reach, &ui)), exit::exec_code)
         }
+        Command::SshConfig(args) => (ssh_config::run(&args, &global, &ui), |_| exit::OTHER),
+        Command::KnownHosts(args) => (known_hosts::run(&args, &ui), |_| exit::OTHER),
         Command::Completions { shell } => (completions(shell, &ui), |_| exit::OTHER),
     };
     outcome.unwrap_or_else(|error| {

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use crate::cli::{self, GlobalArgs, ReachArgs, Streaming, ViaArgs};
 use crate::cluster::target::Target;
-use crate::cluster::{Cluster, Environment, Options, Stdin};
+use crate::cluster::{Alias, Cluster, Environment, Options, Stdin};
 use crate::dial::{Dialer, Exec, Transport, Via};
 use crate::ui::Ui;
 
@@ -39,6 +39,12 @@ impl Reach {
             wait: args.pod_running_timeout,
             dialers: HashMap::new(),
         }
+    }
+
+    /// The same, with these names for contexts.
+    pub(super) fn with_aliases(mut self, aliases: &[Alias]) -> Self {
+        self.options.aliases = aliases.to_vec();
+        self
     }
 
     /// The process's environment.

@@ -25,6 +25,7 @@ mod rbac;
 mod real;
 mod side_by_side;
 mod ssh;
+mod ssh_config;
 mod survive;
 mod tools;
 mod try_it;

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::{Options, RequestError, contexts};
+use super::{Alias, Options, RequestError, contexts};
 
 pub use self::container::ContainerRef;
 pub use self::kind::Kind;
@@ -170,7 +170,11 @@ impl Target {
             return Ok(());
         };
         let known = contexts(options)?;
-        let context = find_context(wanted, &known)?;
+        let alias = options.aliases.iter().find(|it| it.alias == *wanted);
+        let context = match alias {
+            Some(alias) => find_context(&alias.context, &known)?,
+            None => find_context(wanted, &known)?,
+        };
         match &options.context {
             Some(flag) if flag != context => Err(TargetError::Usage(format!(
                 "the target names the context `{context}` but --context says `{flag}`: leave one of them out"
@@ -180,6 +184,32 @@ impl Target {
                 Ok(())
             }
         }
+    }
+}
+
+impl FromStr for Alias {
+    type Err = TargetError;
+
+    /// Reads `ALIAS=CONTEXT`.
+    fn from_str(word: &str) -> Result<Self, TargetError> {
+        let wrong = |what: &str| TargetError::Usage(format!("{what}: write ALIAS=CONTEXT"));
+        let (alias, context) = word.split_once('=').ok_or_else(|| wrong("it has no `=`"))?;
+        match is_label(alias) && alias != "kpf" {
+            _ if context.is_empty() => Err(wrong("it lacks the context")),
+            false => Err(wrong(
+                "an alias is a part of a host name, of a-z, 0-9 and `-`, and not kpf",
+            )),
+            true => Ok(Self {
+                alias: alias.to_owned(),
+                context: context.to_owned(),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Alias {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.alias, self.context)
     }
 }
 

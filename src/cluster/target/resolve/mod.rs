@@ -143,6 +143,25 @@ impl Cluster {
         container::choose(&pod.namespace, found, None).map(|container| container.name)
     }
 
+    /// The uid of a pod; none where the role may not look at pods. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// The pod is not there, or the cluster could not be asked.
+    pub async fn uid(&self, pod: &PodRef) -> Result<Option<String>, TargetError> {
+        if pod.uid.is_some() {
+            return Ok(pod.uid.clone());
+        }
+        let client = self.client();
+        let target = Target::pod(&pod.name);
+        let search = Search::new(&client, &pod.namespace, &target);
+        match search.get::<Pod>().await {
+            Ok(found) => Ok(found.metadata.uid),
+            Err(TargetError::Request(error)) if error.is_forbidden() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// As [`Cluster::resolve`], but without any request where the target says it all ([`Target::without_asking`]).
     pub async fn locate(
         &self,
