@@ -13,6 +13,7 @@
 //! | [`spdy`] | SPDY/3.1 without IO, clock or Kubernetes |
 //! | [`splice`] | what happens on a stream: copy both ways, half-close, counters |
 //! | [`untrusted`] | text from servers and pods, made fit to show |
+//! | [`yaml`] | files that people write, with the place of each error |
 //! | [`cli`], [`ui`] | the words that people type and read |
 //!
 //! Imports point one way only: `commands` to `dial` to `cluster`, `exec` and `tunnel`, `exec` to `tunnel`, `tunnel` to
@@ -33,6 +34,7 @@ pub mod ssh;
 pub mod tunnel;
 pub mod ui;
 pub mod untrusted;
+pub mod yaml;
 
 /// The README's example compiles.
 #[cfg(doctest)]

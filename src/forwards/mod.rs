@@ -24,23 +24,21 @@
 //! `document` reads the YAML and knows where each value stands; this file knows what the values mean together.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use self::document::{Document, Forward, Place};
+use self::document::{Document, Forward};
 use crate::cluster::Environment;
 use crate::cluster::target::ports::{Address, PortSpec};
 use crate::cluster::target::{Target, TargetError};
 use crate::untrusted::printable;
+use crate::yaml::{self, Fault, Place, meant};
 
 pub use self::document::Via;
 
 mod document;
-
-/// Bytes of a file: far more than a person writes.
-const LARGEST: u64 = 1 << 20;
 
 /// A forwards file without errors.
 #[derive(Debug)]
@@ -130,20 +128,7 @@ impl File {
     /// # Errors
     /// It can't be read, or something in it is wrong.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let read = || -> io::Result<Vec<u8>> {
-            let mut bytes = Vec::new();
-            match path == Path::new("-") {
-                true => io::stdin().take(LARGEST + 1).read_to_end(&mut bytes)?,
-                false => std::fs::File::open(path)?
-                    .take(LARGEST + 1)
-                    .read_to_end(&mut bytes)?,
-            };
-            match bytes.len() as u64 > LARGEST {
-                true => Err(io::Error::other("it is larger than 1 MiB")),
-                false => Ok(bytes),
-            }
-        };
-        let bytes = read().map_err(|source| Error::Read {
+        let bytes = yaml::bytes(path).map_err(|source| Error::Read {
             path: path.to_owned(),
             source,
         })?;
@@ -155,7 +140,7 @@ impl File {
     /// # Errors
     /// [`Error::Wrong`] for the first thing that is.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, Error> {
-        let checked = document::text(bytes).and_then(|text| {
+        let checked = yaml::text(bytes, "write `version: 1` and `forwards:`").and_then(|text| {
             let document = Document::read(text)?;
             check_names(&document, text)?;
             check_cycles(&document, text)?;
@@ -217,14 +202,6 @@ impl File {
         }
         Ok(found)
     }
-}
-
-/// What is wrong at a place of the text.
-#[derive(Debug)]
-struct Fault {
-    line: usize,
-    column: usize,
-    reason: String,
 }
 
 /// A name means one thing, and groups hold names that mean something.
@@ -315,27 +292,6 @@ fn entry(name: String, forward: Forward, text: &str) -> Result<Entry, Fault> {
         container: forward.container,
         via: forward.via,
     })
-}
-
-/// The name that was probably meant, or else those that there are.
-fn meant<'a>(name: &str, known: impl Iterator<Item = &'a str>, mark: &str) -> String {
-    let mut known: Vec<&str> = known.collect();
-    known.sort_unstable();
-    let distances = known
-        .iter()
-        .map(|known| (strsim::osa_distance(name, known), *known));
-    // A typing error in every third letter, two in a short name.
-    let likely = distances
-        .filter(|(distance, _)| *distance <= (name.len() / 3).max(2))
-        .min_by_key(|(distance, _)| *distance);
-    match likely {
-        Some((_, likely)) => format!("did you mean `{mark}{likely}`?"),
-        None if known.is_empty() => "there are none".to_owned(),
-        None => {
-            let marked: Vec<_> = known.iter().map(|name| format!("{mark}{name}")).collect();
-            printable(&format!("there are {}", marked.join(", ")), 200)
-        }
-    }
 }
 
 #[cfg(test)]

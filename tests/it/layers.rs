@@ -16,18 +16,22 @@ const LAYERS: &[(&str, &[&str])] = &[
         "forward",
         &["cluster", "dial", "splice", "tunnel", "untrusted"],
     ),
-    ("ssh", &["dial", "exec", "cluster", "splice", "untrusted"]),
+    (
+        "ssh",
+        &["dial", "exec", "cluster", "splice", "untrusted", "yaml"],
+    ),
     ("exec", &["spdy", "splice", "tunnel", "untrusted"]),
     (
         "dial",
         &["cluster", "exec", "splice", "tunnel", "untrusted"],
     ),
-    ("forwards", &["cluster", "untrusted"]),
+    ("forwards", &["cluster", "untrusted", "yaml"]),
     ("openssh", &["cluster", "untrusted"]),
     ("cluster", &["untrusted"]),
     ("tunnel", &["spdy", "splice", "untrusted"]),
     ("splice", &[]),
     ("spdy", &[]),
+    ("yaml", &["untrusted"]),
     ("untrusted", &[]),
 ];
 
@@ -48,6 +52,7 @@ const ANYTHING_BUT_COMMANDS: &[&str] = &[
     "splice",
     "spdy",
     "untrusted",
+    "yaml",
 ];
 
 /// Words that only some files may use: the words, whether a file (as in `spdy/frame.rs`) may, and why.
