@@ -240,10 +240,7 @@ impl Access {
         let groups = settings.groups.iter();
         for name in groups.flat_map(|(user, groups)| [user].into_iter().chain(groups)) {
             if !is_name(name) {
-                return Err(Error::Setting(format!(
-                    "`{}` can be no user or group: a name has visible ASCII characters but no `,`, up to {LONGEST_NAME}",
-                    printable(name, LONGEST_NAME)
-                )));
+                return Err(Error::Setting(no_name(name)));
             }
         }
         let mut disabled = Vec::new();
@@ -432,11 +429,19 @@ impl Access {
 }
 
 /// What can be in a header of a request and can't be taken for something else in a log.
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     (1..=LONGEST_NAME).contains(&name.len())
         && name
             .bytes()
             .all(|byte| byte.is_ascii_graphic() && byte != b',')
+}
+
+/// Why something is no [name](is_name).
+pub(super) fn no_name(name: &str) -> String {
+    format!(
+        "`{}` can be no user or group: a name has visible ASCII characters but no `,`, up to {LONGEST_NAME}",
+        printable(name, LONGEST_NAME)
+    )
 }
 
 /// A name that somebody may have by a credential: none of those that Kubernetes keeps for itself.
