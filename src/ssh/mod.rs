@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`access`] | from a key or a certificate to an identity, and what it is restricted to |
 //! | [`config`] | the file that says all of this |
+//! | [`host_key`] | the keys by which users know the gateway |
 //! | [`name`] | from a user name or a jump's host to a place |
 //! | [`audit`] | what happened: events, recordings, and whether the log is as it was written |
 //! | [`policy`] | what somebody may do at a place |
@@ -16,6 +17,7 @@
 pub mod access;
 pub mod audit;
 pub mod config;
+pub mod host_key;
 pub mod name;
 pub mod policy;
 pub mod request;

@@ -222,8 +222,9 @@ impl Caller {
             action.resource,
             "pods/portforward" | "pods/exec" | "pods/attach"
         );
-        let reading =
-            matches!(action.verb, "get" | "list" | "watch") && !action.resource.contains('/');
+        let reading = matches!(action.verb, "get" | "list" | "watch")
+            && !action.resource.contains('/')
+            && action.resource != "secrets"; // as Kubernetes' own view role
         match self.role {
             Some(Role::Admin) => true,
             Some(Role::Viewer) => reading,

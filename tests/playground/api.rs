@@ -14,6 +14,7 @@ use super::read::read;
 use super::server::{Server, Visitor};
 use super::upgrade::{self, Upgrade};
 use super::world::{GROUPS, RESOURCES};
+use super::write;
 
 /// Answers one request.
 pub(crate) async fn respond(
@@ -127,6 +128,16 @@ async fn route(
             let uid = rest.first().copied();
             let port = query.first("port");
             Ok(upgrade(request).of_kubelet(server, namespace, name, uid, port))
+        }
+        [
+            "api",
+            "v1",
+            "namespaces",
+            namespace,
+            "secrets",
+            ref rest @ ..,
+        ] if rest.len() < 2 && request.method() != Method::GET => {
+            write::secret(server, &caller, request, namespace, rest.first().copied()).await
         }
         ["api", "v1", ref rest @ ..] => read(server, &caller, &request, "", rest),
         ["apis", group, "v1", ref rest @ ..] => read(server, &caller, &request, group, rest),

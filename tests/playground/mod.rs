@@ -53,6 +53,7 @@ pub(crate) mod wire;
 pub(crate) mod workers;
 pub(crate) mod workloads;
 pub(crate) mod world;
+pub(crate) mod write;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -43,6 +43,7 @@ pub(crate) const RESOURCES: &[Resource] = &[
     resource("", "namespaces", "namespace", "Namespace", &["ns"], false),
     resource("", "nodes", "node", "Node", &["no"], false),
     resource("", "pods", "pod", "Pod", &["po"], true),
+    resource("", "secrets", "secret", "Secret", &[], true),
     resource("", "services", "service", "Service", &["svc"], true),
     resource(
         "",

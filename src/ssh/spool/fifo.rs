@@ -148,13 +148,13 @@ impl<M> Fifo<M> {
         if let Some(error) = &self.failure {
             return Some(Err(error.clone()));
         }
-        if let Some((_, mark)) = self.marks.pop_front_if(|(at, _)| *at == self.read) {
-            return Some(Ok(Some(Item::Mark(mark))));
-        }
-        let until_mark = self
-            .marks
-            .front()
-            .map_or(u64::MAX, |(at, _)| at - self.read);
+        let until_mark = match self.marks.front() {
+            Some((at, _)) if *at == self.read => {
+                return Some(Ok(self.marks.pop_front().map(|(_, mark)| Item::Mark(mark))));
+            }
+            Some((at, _)) => at - self.read,
+            None => u64::MAX,
+        };
         let most = usize::try_from(until_mark).map_or(BLOCK, |length| length.min(BLOCK));
         if let Some(data) = self.head.pop(most) {
             self.read += data.len() as u64;

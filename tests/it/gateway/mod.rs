@@ -1,0 +1,3 @@
+//! The gateway.
+
+mod host_key;
