@@ -8,11 +8,13 @@
 //! | [`access`] | from a key or a certificate to an identity, and what it is restricted to |
 //! | [`name`] | from a user name or a jump's host to a place |
 //! | [`audit`] | what happened: events, recordings, and whether the log is as it was written |
+//! | [`door`] | who may stay before anybody knows who it is |
 //! | [`request`] | what a client asks of a session, whoever answers it |
 //! | [`spool`] | what has come in and can't go out yet: in memory, then on disk |
 
 pub mod access;
 pub mod audit;
 pub mod name;
+pub mod door;
 pub mod request;
 pub mod spool;
