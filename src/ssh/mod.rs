@@ -11,6 +11,7 @@
 //! | [`name`] | from a user name or a jump's host to a place |
 //! | [`audit`] | what happened: events, recordings, and whether the log is as it was written |
 //! | [`policy`] | what somebody may do at a place |
+//! | [`door`] | who may stay before anybody knows who it is |
 //! | [`request`] | what a client asks of a session, whoever answers it |
 //! | [`spool`] | what has come in and can't go out yet: in memory, then on disk |
 
@@ -20,5 +21,6 @@ pub mod config;
 pub mod host_key;
 pub mod name;
 pub mod policy;
+pub mod door;
 pub mod request;
 pub mod spool;
