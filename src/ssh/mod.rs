@@ -6,21 +6,23 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`access`] | from a key or a certificate to an identity, and what it is restricted to |
-//! | [`config`] | the file that says all of this |
-//! | [`host_key`] | the keys by which users know the gateway |
-//! | [`name`] | from a user name or a jump's host to a place |
 //! | [`audit`] | what happened: events, recordings, and whether the log is as it was written |
-//! | [`policy`] | what somebody may do at a place |
+//! | [`config`] | the file that says all of this |
 //! | [`door`] | who may stay before anybody knows who it is |
+//! | [`host_key`] | the keys by which users know the gateway |
+//! | [`manifests`] | what a cluster needs to run it |
+//! | [`name`] | from a user name or a jump's host to a place |
+//! | [`policy`] | what somebody may do at a place |
 //! | [`request`] | what a client asks of a session, whoever answers it |
 //! | [`spool`] | what has come in and can't go out yet: in memory, then on disk |
 
 pub mod access;
 pub mod audit;
 pub mod config;
+pub mod door;
 pub mod host_key;
+pub mod manifests;
 pub mod name;
 pub mod policy;
-pub mod door;
 pub mod request;
 pub mod spool;
