@@ -16,7 +16,10 @@ const LAYERS: &[(&str, &[&str])] = &[
         "forward",
         &["cluster", "dial", "splice", "tunnel", "untrusted"],
     ),
-    ("ssh", &["dial", "exec", "cluster", "splice", "untrusted"]),
+    (
+        "ssh",
+        &["dial", "exec", "cluster", "splice", "tunnel", "untrusted"],
+    ),
     ("exec", &["spdy", "splice", "tunnel", "untrusted"]),
     (
         "dial",

@@ -13,6 +13,7 @@ mod faults;
 mod follow;
 mod forward;
 mod forwards;
+mod gateway;
 mod generated;
 mod isolation;
 mod kubectl;
