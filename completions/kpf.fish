@@ -60,6 +60,7 @@ complete -c kpf -n "__fish_kpf_needs_command" -f -a "forward" -d 'Forward local 
 complete -c kpf -n "__fish_kpf_needs_command" -f -a "port-forward" -d 'Forward local ports to pods'
 complete -c kpf -n "__fish_kpf_needs_command" -f -a "connect" -d 'Attach stdin and stdout to one port of a pod, for ssh\'s ProxyCommand'
 complete -c kpf -n "__fish_kpf_needs_command" -f -a "exec" -d 'Run a command in a container of a pod'
+complete -c kpf -n "__fish_kpf_needs_command" -f -a "gateway" -d 'Serve SSH: sessions in pods, and jumps to them, through one port'
 complete -c kpf -n "__fish_kpf_needs_command" -f -a "ssh-config" -d 'Print or install what ssh, scp and rsync need to reach pods'
 complete -c kpf -n "__fish_kpf_needs_command" -f -a "known-hosts" -d 'The pinned host keys of a pod, for ssh\'s KnownHostsCommand'
 complete -c kpf -n "__fish_kpf_needs_command" -f -a "completions" -d 'Print the completion script of a shell'
@@ -248,6 +249,42 @@ complete -c kpf -n "__fish_kpf_using_subcommand exec" -l warnings-as-errors -r
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -l verify -d 'Fail unless all of stdin has arrived; only with -i and without -t, and with sh, tee and wc in the container'
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -l hang-up -d 'End the command by SIGHUP if kpf ends before it, by a signal or a lost connection; needs sh in the container'
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l listen -d 'Address and port to listen on; port 0 takes a free one' -r
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l pod-running-timeout -d 'How long to wait for a pod that is ready, as in 30s or 1m30s' -r
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l transport -d 'The protocol to the cluster: websocket, spdy, or websocket first and spdy if that is refused' -r -f -a "auto\t'WebSocket, then SPDY if that is refused'
+websocket\t'SPDY inside a WebSocket'
+spdy\t'SPDY on the upgraded connection itself'"
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -s n -l namespace -d 'Namespace to look in [default: the context\'s]' -r
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l context -d 'Context of the kubeconfig to use' -r
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l kubeconfig -d 'Kubeconfig file to use [default: KUBECONFIG, then ~/.kube/config]' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -s v -l v -d 'How much to log to stderr, from 0 to 10' -r
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l cluster -d 'Cluster of the kubeconfig to use' -r
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l user -d 'User of the kubeconfig to use' -r
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -s s -l server -d 'Address and port of the API server' -r
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l token -d 'Bearer token' -r
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l username -d 'User name for basic authentication' -r
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l password -d 'Password for basic authentication' -r
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l as -d 'User to impersonate' -r
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l as-group -d 'Group to impersonate; may be given more than once' -r
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l as-uid -d 'UID to impersonate' -r
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l as-user-extra -d 'Extra field to impersonate; may be given more than once' -r
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l certificate-authority -d 'File with the certificates that the server\'s is checked against' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l client-certificate -d 'File with the client\'s certificate' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l client-key -d 'File with the client\'s key' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l tls-server-name -d 'Name that the server\'s certificate must have [default: the host of its address]' -r
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l insecure-skip-tls-verify -d 'Do not check the server\'s certificate; insecure' -r
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l request-timeout -d 'How long one request may take, as in 30s or 1m30s; 0 is without end. It does not end a forward' -r
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l proxy-url -d 'Proxy to the API server, http, https or socks5 [default: the kubeconfig\'s, then HTTPS_PROXY]' -r
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l cache-dir -r
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l disable-compression -r
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l kuberc -r
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l log-flush-frequency -r
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l match-server-version -r
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l profile -r
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l profile-output -r
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l vmodule -r
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -l warnings-as-errors -r
+complete -c kpf -n "__fish_kpf_using_subcommand gateway" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -s f -l file -d 'ssh\'s configuration [default: ~/.ssh/config]' -r -F
 complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l alias -d 'A name for a context, to be used in OBJECT.NAMESPACE.ALIAS.kpf; may be given more than once' -r
 complete -c kpf -n "__fish_kpf_using_subcommand ssh-config" -l gateway -d 'Reach pods through this gateway, [USER@]HOST[:PORT], instead of by kpf itself' -r
@@ -347,10 +384,11 @@ complete -c kpf -n "__fish_kpf_using_subcommand completions" -l profile-output -
 complete -c kpf -n "__fish_kpf_using_subcommand completions" -l vmodule -r
 complete -c kpf -n "__fish_kpf_using_subcommand completions" -l warnings-as-errors -r
 complete -c kpf -n "__fish_kpf_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec ssh-config known-hosts completions help" -f -a "forward" -d 'Forward local ports to pods'
-complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec ssh-config known-hosts completions help" -f -a "connect" -d 'Attach stdin and stdout to one port of a pod, for ssh\'s ProxyCommand'
-complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec ssh-config known-hosts completions help" -f -a "exec" -d 'Run a command in a container of a pod'
-complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec ssh-config known-hosts completions help" -f -a "ssh-config" -d 'Print or install what ssh, scp and rsync need to reach pods'
-complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec ssh-config known-hosts completions help" -f -a "known-hosts" -d 'The pinned host keys of a pod, for ssh\'s KnownHostsCommand'
-complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec ssh-config known-hosts completions help" -f -a "completions" -d 'Print the completion script of a shell'
-complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec ssh-config known-hosts completions help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec gateway ssh-config known-hosts completions help" -f -a "forward" -d 'Forward local ports to pods'
+complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec gateway ssh-config known-hosts completions help" -f -a "connect" -d 'Attach stdin and stdout to one port of a pod, for ssh\'s ProxyCommand'
+complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec gateway ssh-config known-hosts completions help" -f -a "exec" -d 'Run a command in a container of a pod'
+complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec gateway ssh-config known-hosts completions help" -f -a "gateway" -d 'Serve SSH: sessions in pods, and jumps to them, through one port'
+complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec gateway ssh-config known-hosts completions help" -f -a "ssh-config" -d 'Print or install what ssh, scp and rsync need to reach pods'
+complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec gateway ssh-config known-hosts completions help" -f -a "known-hosts" -d 'The pinned host keys of a pod, for ssh\'s KnownHostsCommand'
+complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec gateway ssh-config known-hosts completions help" -f -a "completions" -d 'Print the completion script of a shell'
+complete -c kpf -n "__fish_kpf_using_subcommand help; and not __fish_seen_subcommand_from forward connect exec gateway ssh-config known-hosts completions help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

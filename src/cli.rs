@@ -3,6 +3,7 @@
 //! Flags that kubectl has are spelled and read as kubectl's are: Go's durations and booleans, the last of two
 //! equal flags wins, global flags may stand before or after the command. What clap can't express is in `words`.
 
+mod gateway;
 mod global;
 mod ssh_config;
 mod survive;
@@ -20,6 +21,7 @@ use crate::cluster::target::Target;
 use crate::cluster::target::ports::{Address, RemotePort};
 use crate::cluster::{Alias, Environment};
 
+pub use self::gateway::GatewayArgs;
 pub use self::global::GlobalArgs;
 pub use self::ssh_config::{KnownHostsArgs, SshConfigArgs};
 pub use self::survive::{Balance, SurviveArgs};
@@ -125,6 +127,9 @@ pub enum Command {
         after_long_help = EXEC_HELP
     )]
     Exec(ExecArgs),
+    /// Serve SSH: sessions in pods, and jumps to them, through one port
+    #[command(after_long_help = gateway::HELP, args_conflicts_with_subcommands = true)]
+    Gateway(GatewayArgs),
     /// Print or install what ssh, scp and rsync need to reach pods
     #[command(after_long_help = SSH_CONFIG_HELP)]
     SshConfig(SshConfigArgs),

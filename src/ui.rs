@@ -48,6 +48,11 @@ impl Ui {
             .print(&format!("Handling connection for {local}"));
     }
 
+    /// Where a server listens: `Listening on 127.0.0.1:2222`.
+    pub fn listening(&self, local: impl Display) {
+        self.stdout.print(&format!("Listening on {local}"));
+    }
+
     /// A whole document on stdout, such as a completion script; unlike a line it waits for its reader.
     ///
     /// # Errors

@@ -184,6 +184,17 @@ pub enum Error {
     Credentials(credentials::Error),
 }
 
+/// Whom a request is for, where the credentials are somebody else's.
+#[derive(Clone, Copy, Debug)]
+pub struct Impersonation<'a> {
+    /// The user's name; never empty.
+    pub user: &'a str,
+    /// The groups, `system:authenticated` aside, which the API server adds.
+    pub groups: &'a [String],
+    /// What else is to stand in the cluster's audit log, by its key.
+    pub extra: &'a [(&'a str, &'a str)],
+}
+
 /// One API server and one way to be somebody there. Clones share connections and credentials.
 #[derive(Clone)]
 pub struct Cluster {
@@ -230,6 +241,26 @@ impl Cluster {
         })
     }
 
+    /// The same server and credentials on connections of its own, acting for nobody else than before.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Self {
+            transport: self.transport.apart(),
+            names: self.names.clone(),
+        }
+    }
+
+    /// The same server and credentials on connections of its own, every request for `who` and for nobody else.
+    ///
+    /// # Errors
+    /// A name that can be no header's value: it has a control character in it, or the user's is empty.
+    pub fn impersonating(&self, who: &Impersonation<'_>) -> Result<Self, Error> {
+        Ok(Self {
+            transport: self.transport.impersonating(who)?,
+            names: self.names.clone(),
+        })
+    }
+
     /// The namespace of `-n`, else of the context, else `default`; inside a pod the pod's own.
     pub fn namespace(&self) -> &str {
         &self.names.namespace
@@ -273,6 +304,13 @@ impl Cluster {
 pub fn contexts(options: &Options) -> Result<Vec<String>, Error> {
     let (config, _) = kubeconfig::read(options)?;
     Ok(kubeconfig::contexts(config))
+}
+
+/// The name of the context that `options` choose, if any.
+pub fn current_context(options: &Options) -> Result<Option<String>, Error> {
+    let (config, _) = kubeconfig::read(options)?;
+    let context = options.context.clone().or(config.current_context);
+    Ok(context.filter(|name| !name.is_empty()))
 }
 
 impl fmt::Debug for Cluster {

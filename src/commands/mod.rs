@@ -20,6 +20,7 @@ mod connect;
 mod exec;
 mod exit;
 mod forward;
+mod gateway;
 mod known_hosts;
 mod listen;
 mod manifest;
@@ -69,6 +70,11 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             let reach = Reach::new(&global, &args.reach, Streaming::Exec, stdin);
             (on_runtime(exec::run(&args, reach, &ui)), exit::exec_code)
         }
+        Command::Gateway(args) => {
+            let reach = Reach::new(&global, &args.reach, Streaming::Exec, Stdin::Free);
+            let running = on_threads(gateway::run(&args, reach, &ui));
+            (running, |_| exit::OTHER)
+        }
         Command::SshConfig(args) => (ssh_config::run(&args, &global, &ui), |_| exit::OTHER),
         Command::KnownHosts(args) => (known_hosts::run(&args, &ui), |_| exit::OTHER),
         Command::Completions { shell } => (completions(shell, &ui), |_| exit::OTHER),
@@ -102,6 +108,18 @@ fn completions(shell: clap_complete::Shell, ui: &Ui) -> anyhow::Result<ExitCode>
 /// block that was ever freed. No page of this one is touched. Other allocators just see a block come and go.
 fn keep_heap() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(2 << 20)));
+}
+
+/// For whoever serves many: one connection's encryption is not to hold up another's.
+fn on_threads<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    keep_heap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start: out of file descriptors or threads")?;
+    let outcome = runtime.block_on(command);
+    runtime.shutdown_background();
+    outcome
 }
 
 /// One thread is enough: what a gigabyte costs is encryption and system calls, and threads would only add wake-ups.

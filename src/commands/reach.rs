@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use crate::cli::{self, GlobalArgs, ReachArgs, Streaming, ViaArgs};
 use crate::cluster::target::Target;
-use crate::cluster::{Alias, Cluster, Environment, Options, Stdin};
+use crate::cluster::{self, Alias, Cluster, Environment, Options, Stdin};
 use crate::dial::{Dialer, Exec, Transport, Via};
 use crate::ui::Ui;
 
@@ -62,6 +62,16 @@ impl Reach {
         let dialer = Dialer::new(Cluster::load(&options)?, self.transport);
         self.dialers.insert(options.context, dialer.clone());
         Ok(dialer)
+    }
+
+    /// The cluster that the flags say, whatever the target.
+    pub(super) fn current(&self) -> anyhow::Result<Dialer> {
+        Ok(Dialer::new(Cluster::load(&self.options)?, self.transport))
+    }
+
+    /// The name of its context, where it has one.
+    pub(super) fn context(&self) -> anyhow::Result<Option<String>> {
+        Ok(cluster::current_context(&self.options)?)
     }
 
     /// Waits until commands that made streams have been ended, 2 s at most.

@@ -147,6 +147,12 @@ impl Dialer {
         &self.cluster
     }
 
+    /// The transports that are tried.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
     /// Waits until the commands of streams that were dropped have been ended, for 2 s at most; for the end of a
     /// program. Without such streams it takes no time.
     pub async fn settle(&self) {

@@ -20,6 +20,17 @@ exec "$@""#;
 /// As every `kill` takes it: busybox's knows no `--`. A group that is gone needs nothing.
 const END: &str = r#"kill -HUP "-$1" 2>/dev/null || kill -HUP "$1" 2>/dev/null || :"#;
 
+/// The same with another signal. That of a shell's job control has to reach the group, so a lone process gets it only where
+/// there is none.
+const SIGNAL: &str =
+    r#"kill -s "$2" -- "-$1" 2>/dev/null || kill "-$2" "-$1" 2>/dev/null || kill "-$2" "$1""#;
+
+/// The signals that RFC 4254 §6.10 names, and those that OpenSSH passes on beside them.
+const SIGNALS: [&str; 17] = [
+    "ABRT", "ALRM", "FPE", "HUP", "ILL", "INT", "KILL", "PIPE", "QUIT", "SEGV", "TERM", "USR1",
+    "USR2", "CONT", "STOP", "TSTP", "WINCH",
+];
+
 /// What it takes to end one command.
 #[derive(Debug)]
 pub struct HangUp {
@@ -53,6 +64,24 @@ impl HangUp {
         let process = self.mark.number()?.to_string();
         Some(Command {
             words: ["sh", "-c", END, "sh", &process].map(OsString::from).into(),
+            container,
+            stdin: false,
+            tty: false,
+        })
+    }
+}
+
+impl HangUp {
+    /// The command that sends a signal, named without `SIG`, to the first one's process group; `None` if that one has never
+    /// begun, or there is no such signal.
+    #[must_use]
+    pub fn signal(&self, name: &str, container: Option<String>) -> Option<Command> {
+        let process = self.mark.number()?.to_string();
+        let name = SIGNALS.into_iter().find(|signal| *signal == name)?;
+        Some(Command {
+            words: ["sh", "-c", SIGNAL, "sh", &process, name]
+                .map(OsString::from)
+                .into(),
             container,
             stdin: false,
             tty: false,

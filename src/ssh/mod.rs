@@ -5,24 +5,36 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`access`] | from a key or a certificate to an identity, and what it is restricted to |
-//! | [`audit`] | what happened: events, recordings, and whether the log is as it was written |
-//! | [`config`] | the file that says all of this |
 //! | [`door`] | who may stay before anybody knows who it is |
-//! | [`host_key`] | the keys by which users know the gateway |
-//! | [`manifests`] | what a cluster needs to run it |
+//! | [`access`] | from a key or a certificate to an identity, and what it is restricted to |
 //! | [`name`] | from a user name or a jump's host to a place |
 //! | [`policy`] | what somebody may do at a place |
-//! | [`request`] | what a client asks of a session, whoever answers it |
+//! | [`server`] | the SSH engine: connections and channels |
+//! | [`builtin`] | the gateway's own commands |
+//! | `jump` | a channel to a port of a pod |
+//! | `session` | a session in a container |
 //! | [`spool`] | what has come in and can't go out yet: in memory, then on disk |
+//! | [`kubernetes`] | the clusters, as one connection's user reaches them |
+//! | [`request`] | what a client asks of a session, whoever answers it |
+//! | [`audit`] | what happened: events, recordings, and whether the log is as it was written |
+//! | [`host_key`] | the keys by which users know the gateway |
+//! | [`config`] | the file that says all of this |
+//! | [`laptop`] | the same without any configuration, for one's own machine |
+//! | [`manifests`] | what a cluster needs to run it |
 
 pub mod access;
 pub mod audit;
+pub mod builtin;
 pub mod config;
 pub mod door;
 pub mod host_key;
+mod jump;
+pub mod kubernetes;
+pub mod laptop;
 pub mod manifests;
 pub mod name;
 pub mod policy;
 pub mod request;
+pub mod server;
+mod session;
 pub mod spool;

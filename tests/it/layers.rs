@@ -18,7 +18,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "ssh",
-        &["dial", "exec", "cluster", "splice", "untrusted", "yaml"],
+        &[
+            "dial",
+            "exec",
+            "cluster",
+            "splice",
+            "tunnel",
+            "untrusted",
+            "yaml",
+        ],
     ),
     ("exec", &["spdy", "splice", "tunnel", "untrusted"]),
     (

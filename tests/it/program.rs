@@ -46,6 +46,11 @@ impl TestEnv {
         }
     }
 
+    /// The home of all that is run here.
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
+    }
+
     /// The program that was built with these tests.
     pub(crate) fn kpf<W: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = W>) -> Command {
         let mut command = self.command(env!("CARGO_BIN_EXE_kpf"));

@@ -77,6 +77,7 @@ impl Sshd {
              PrintMotd no\n\
              UseDNS no\n\
              MaxSessions 100\n\
+             AcceptEnv LANG LC_*\n\
              SetEnv {mark} HOME={folder}\n\
              Subsystem sftp internal-sftp\n"
         )

@@ -31,7 +31,7 @@ pub use self::error::RequestError;
 pub use self::upgrade::{Protocol, UpgradeError, UpgradeRequest, Upgraded};
 
 use super::credentials::{Credential, Credentials};
-use super::{Error, tls};
+use super::{Error, Impersonation, tls};
 
 mod connect;
 mod error;
@@ -83,6 +83,38 @@ impl Transport {
 
     pub(super) fn server(&self) -> &Uri {
         &self.0.server
+    }
+
+    /// The same with connections of its own. Credentials are shared: a plugin runs once for all.
+    pub(super) fn apart(&self) -> Self {
+        self.with_headers(self.0.headers.clone())
+    }
+
+    /// The same, for somebody else.
+    pub(super) fn impersonating(&self, who: &Impersonation<'_>) -> Result<Self, Error> {
+        let extra = who.extra.iter();
+        let extra = extra.map(|(key, value)| ((*key).to_owned(), vec![(*value).to_owned()]));
+        let user = AuthInfo {
+            impersonate: Some(who.user.to_owned()),
+            impersonate_groups: Some(who.groups.to_owned()),
+            impersonate_user_extra: Some(extra.collect()),
+            ..AuthInfo::default()
+        };
+        if who.user.is_empty() {
+            return Err(Error::Flag("impersonation: there is no user".to_owned()));
+        }
+        Ok(self.with_headers(headers(&user)?))
+    }
+
+    fn with_headers(&self, headers: HeaderMap) -> Self {
+        let shared = &self.0;
+        Self::new(
+            shared.server.clone(),
+            headers,
+            shared.credentials.clone(),
+            shared.request_timeout,
+            shared.connector.clone(),
+        )
     }
 
     /// An ordinary request, under `--request-timeout` up to the end of its body; of a watch, up to its beginning.

@@ -28,7 +28,7 @@ use crate::cluster::{Cluster, RequestError};
 use crate::untrusted::printable;
 
 /// Where a pod is.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct PodRef {
     /// Its namespace.
     pub namespace: String,

@@ -1,0 +1,32 @@
+//! `kpf gateway`.
+
+use std::net::SocketAddr;
+
+use clap::Args;
+
+use super::ReachArgs;
+
+/// `kpf gateway`.
+#[derive(Args)]
+pub struct GatewayArgs {
+    /// Address and port to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:2222")]
+    pub listen: SocketAddr,
+
+    /// How to reach pods.
+    #[command(flatten)]
+    pub reach: ReachArgs,
+}
+
+pub(super) const HELP: &str = "\
+Examples:
+  kpf gateway                                 for yourself, on 127.0.0.1:2222
+  ssh -p 2222 web.shop@localhost              a shell in the pod web of the namespace shop
+  ssh -p 2222 deploy_api.shop@localhost env   a command in a pod of the deployment api
+  ssh -J localhost:2222 root@db-0.shop        the pod's own SSH server, end to end
+  ssh -p 2222 localhost ls                    the pods of your namespace
+
+Without any configuration it listens on this machine only, lets in whoever has a key of yours (~/.ssh/authorized_keys and
+~/.ssh/id_*.pub, or else one that it makes and shows), and acts with the rights of the kubeconfig.
+
+Exit codes: 0 ended by Ctrl-C, 143 by SIGTERM, 1 any failure.";

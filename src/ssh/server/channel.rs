@@ -1,0 +1,132 @@
+//! A channel as a backend has it: what the client has sent, and ways to answer. Nothing of russh is in its interface.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use russh::server::{ChannelOpenHandle, Handle, Msg};
+use russh::{ChannelOpenFailure, ChannelWriteHalf};
+use tokio::io::AsyncWrite;
+use tokio_util::sync::CancellationToken;
+
+use super::backlog::Outlet;
+
+/// Extended data of this type is stderr (RFC 4254 §5.2).
+const STDERR: u32 = 1;
+
+/// An open channel. Its client has no part in it any more once `gone`; whoever serves it then stops.
+pub struct Channel {
+    /// What the client sends, in order, to its EOF. All of it has been taken from the connection.
+    pub input: Outlet,
+    /// What the client gets.
+    pub output: Output,
+    /// The channel or its connection is closed.
+    pub gone: CancellationToken,
+}
+
+/// The way to the client of a channel. Writing waits for the channel's own window, and for nobody else's.
+#[derive(Clone)]
+pub struct Output {
+    half: Arc<ChannelWriteHalf<Msg>>,
+    handle: Handle,
+}
+
+impl Output {
+    pub(super) fn new(half: ChannelWriteHalf<Msg>, handle: Handle) -> Self {
+        Self {
+            half: Arc::new(half),
+            handle,
+        }
+    }
+
+    /// Plain data: stdout, or a forwarded connection. Its shutdown is the channel's EOF. A write waits for ever once the
+    /// channel is gone.
+    pub fn stdout(&self) -> Pin<Box<dyn AsyncWrite + Send>> {
+        Box::pin(self.half.make_writer())
+    }
+
+    /// The same for stderr; not to be shut down.
+    pub fn stderr(&self) -> Pin<Box<dyn AsyncWrite + Send>> {
+        Box::pin(self.half.make_writer_ext(Some(STDERR)))
+    }
+
+    /// Answers the channel's last request, where the answer was put off.
+    pub async fn answer(&self, granted: bool) {
+        let id = self.half.id();
+        // A connection that is gone needs no answer.
+        let _ = match granted {
+            true => self.handle.channel_success(id).await,
+            false => self.handle.channel_failure(id).await,
+        };
+    }
+
+    /// The end of a session that ran something.
+    pub async fn exit(&self, status: u32) {
+        // Each of these fails only where the connection is gone.
+        let _ = self.half.exit_status(status).await;
+        let _ = self.half.eof().await;
+        self.close().await;
+    }
+
+    /// Ends the channel. Nothing may be written after it.
+    pub async fn close(&self) {
+        let _ = self.half.close().await;
+    }
+}
+
+/// A channel that a client wants to open, and that was neither granted nor refused yet. Dropping it refuses it.
+pub struct Opening {
+    channel: Channel,
+    reply: ChannelOpenHandle,
+}
+
+/// Why a channel is not opened. The texts are shown by clients: fit to print.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Nobody could have it.
+    #[error("{0}")]
+    Prohibited(String),
+    /// It was tried.
+    #[error("{0}")]
+    Failed(String),
+    /// The connection has enough of them.
+    #[error("too many channels on this connection")]
+    Shortage,
+}
+
+impl From<Refused> for ChannelOpenFailure {
+    fn from(refused: Refused) -> Self {
+        // RFC 4254 §5.1
+        let code = match refused {
+            Refused::Prohibited(_) => 1,
+            Refused::Failed(_) => 2,
+            Refused::Shortage => 4,
+        };
+        Self::Other {
+            code,
+            reason: refused.to_string(),
+        }
+    }
+}
+
+impl Opening {
+    pub(super) fn new(channel: Channel, reply: ChannelOpenHandle) -> Self {
+        Self { channel, reply }
+    }
+
+    /// Once the client has closed its connection.
+    #[must_use]
+    pub fn gone(&self) -> &CancellationToken {
+        &self.channel.gone
+    }
+
+    /// Opens it.
+    pub async fn accept(self) -> Channel {
+        self.reply.accept().await;
+        self.channel
+    }
+
+    /// Refuses it.
+    pub async fn refuse(self, refused: Refused) {
+        self.reply.reject(refused.into()).await;
+    }
+}

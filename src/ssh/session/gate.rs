@@ -1,0 +1,165 @@
+//! Which requests of a session are granted.
+//!
+//! russh keeps one note per channel of whether a reply is wanted: a reply must be given before the next request is read, so
+//! this asks nobody.
+
+use crate::ssh::access::Caps;
+use crate::ssh::request::Request;
+
+/// Variables of one session.
+const VARIABLES: usize = 64;
+/// Bytes of a variable's value.
+const VALUE: usize = 4096;
+/// Bytes of a command: more than a person types, and with its escapes still a URL that an API server takes.
+const COMMAND: usize = 64 * 1024;
+/// Bytes of the name of a terminal.
+const TERM: usize = 128;
+
+/// The requests of one session so far, and what the credential allows.
+#[derive(Debug)]
+pub(in crate::ssh) struct Gate {
+    pty: bool,
+    started: bool,
+    variables: usize,
+}
+
+impl Gate {
+    /// For a new session.
+    #[must_use]
+    pub(in crate::ssh) fn new(caps: &Caps) -> Self {
+        Self {
+            pty: caps.pty,
+            started: false,
+            variables: 0,
+        }
+    }
+
+    /// Whether this one is granted. Those are to be served in this order.
+    pub(in crate::ssh) fn admits(&mut self, request: &Request) -> bool {
+        match request {
+            Request::Pty { term, .. } => self.pty && !self.started && term.len() <= TERM,
+            Request::Env { name, value } => {
+                let fits = value.len() <= VALUE && !value.contains('\0');
+                let granted =
+                    !self.started && fits && is_allowed(name) && self.variables < VARIABLES;
+                self.variables += usize::from(granted);
+                granted
+            }
+            Request::Shell => self.start(),
+            Request::Exec(command) => {
+                command.len() <= COMMAND && !command.contains(&0) && self.start()
+            }
+            Request::Subsystem(name) => name == "sftp" && self.start(),
+            Request::Resize(_) => true,
+            Request::Signal(_) => self.started,
+            // Neither an agent nor a display can be reached from a container.
+            Request::Agent | Request::X11 { .. } => false,
+        }
+    }
+
+    /// A session runs one thing.
+    fn start(&mut self) -> bool {
+        !std::mem::replace(&mut self.started, true)
+    }
+}
+
+/// What sshd takes by default on Debian, and what terminals go by. Names are of a kind that a shell can have.
+fn is_allowed(name: &str) -> bool {
+    let is_word = |rest: &str| {
+        let may = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+        (1..=32).contains(&rest.len()) && rest.bytes().all(may)
+    };
+    matches!(name, "LANG" | "TERM" | "COLORTERM" | "TZ")
+        || name.strip_prefix("LC_").is_some_and(is_word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(name: &str, value: &str) -> Request {
+        Request::Env {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        }
+    }
+
+    fn pty(term: &str) -> Request {
+        Request::Pty {
+            term: term.to_owned(),
+            size: crate::ssh::request::Size::default(),
+            modes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn only_harmless_variables_get_in() {
+        let mut gate = Gate::new(&Caps::all());
+        for name in ["LANG", "LC_ALL", "LC_X1", "TERM", "COLORTERM", "TZ"] {
+            assert!(gate.admits(&env(name, "$(id)\n'\"")), "{name}");
+        }
+        for name in [
+            "PATH",
+            "LD_PRELOAD",
+            "LANGUAGE",
+            "LC_",
+            "LC_a",
+            "LC_A=B",
+            "LC_A;id",
+            "lang",
+            "",
+            "ENV",
+            "BASH_ENV",
+            "IFS",
+            "HOME",
+            "SHELL",
+        ] {
+            assert!(!gate.admits(&env(name, "x")), "{name}");
+        }
+        assert!(!gate.admits(&env("LANG", &"x".repeat(VALUE + 1))));
+        assert!(!gate.admits(&env("LANG", "a\0b")));
+    }
+
+    #[test]
+    fn a_session_runs_one_thing_and_takes_no_more_variables_then() {
+        let mut gate = Gate::new(&Caps::all());
+        assert!(!gate.admits(&Request::Signal("TERM".to_owned())));
+        assert!(gate.admits(&pty("xterm")));
+        assert!(gate.admits(&Request::Shell));
+        for request in [
+            Request::Shell,
+            Request::Exec(b"id".to_vec()),
+            Request::Subsystem("sftp".to_owned()),
+            env("LANG", "C"),
+            pty("xterm"),
+            Request::Agent,
+        ] {
+            assert!(!gate.admits(&request), "{request:?}");
+        }
+        assert!(gate.admits(&Request::Signal("TERM".to_owned())));
+        assert!(gate.admits(&Request::Resize(crate::ssh::request::Size::default())));
+    }
+
+    #[test]
+    fn what_is_too_long_is_refused() {
+        let mut gate = Gate::new(&Caps::all());
+        assert!(!gate.admits(&Request::Exec(vec![b'x'; COMMAND + 1])));
+        assert!(!gate.admits(&Request::Exec(b"a\0b".to_vec())));
+        assert!(!gate.admits(&Request::Subsystem("netconf".to_owned())));
+        assert!(!gate.admits(&pty(&"x".repeat(TERM + 1))));
+        for number in 0..VARIABLES + 10 {
+            let granted = gate.admits(&env("LANG", "C"));
+            assert_eq!(granted, number < VARIABLES);
+        }
+        assert!(gate.admits(&Request::Exec(vec![b'x'; COMMAND])));
+    }
+
+    #[test]
+    fn a_credential_without_a_terminal_gets_none() {
+        let caps = Caps {
+            pty: false,
+            ..Caps::all()
+        };
+        assert!(!Gate::new(&caps).admits(&pty("xterm")));
+    }
+}
