@@ -274,7 +274,7 @@ impl Config {
     /// # Errors
     /// [`Error::Wrong`] for the first thing that is.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, Error> {
-        let folder = path.parent().unwrap_or(Path::new(""));
+        let folder = path.parent().unwrap_or_else(|| Path::new(""));
         yaml::text(bytes, "write `version: 1`, `clusters:` and `access:`")
             .and_then(|text| {
                 let document = Document::read(text)?;
@@ -408,7 +408,7 @@ impl Reading<'_> {
                 Err(self.key(&["host_key", "secret"], reason))
             }
             (None, Some(secret)) => Ok(HostKey::Secret {
-                cluster: cluster.unwrap_or(names.default()).to_owned(),
+                cluster: cluster.unwrap_or_else(|| names.default()).to_owned(),
                 namespace: secret.namespace,
                 name: secret.name,
             }),
