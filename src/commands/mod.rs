@@ -7,7 +7,9 @@ use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::cli::{self, Cli, Command, Streaming};
 use crate::cluster::Stdin;
@@ -144,11 +146,12 @@ fn log_to_stderr(level: u32) {
         6..=7 => "kpf=trace",
         _ => "kpf=trace,hyper_util=debug,rustls=debug,kube=debug",
     };
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(filter))
+    // Nobody can write these by hand: they need no regular expressions, which `EnvFilter` brings along.
+    let filter: Targets = filter.parse().expect("a list of targets and levels");
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .finish();
+        .with_ansi(io::stderr().is_terminal());
+    let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
     // Whoever embeds the program may have a subscriber of its own.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::frame::{Control, Decoder, Item};
-use super::headers::{Deflater, Inflater};
+use super::headers::{self, Inflater};
 use super::pings::{PingDue, Pings};
 use super::stream::{Ended, Fin, Reply, Stream};
 use super::{
@@ -95,7 +95,7 @@ pub struct Connection {
     last_accepted: u32,
     decoder: Decoder,
     inflater: Inflater,
-    deflater: Deflater,
+    header_writer: headers::Writer,
     /// Frames in the order of their header blocks; they go before all DATA.
     control: VecDeque<Output>,
     pongs: VecDeque<u32>,
@@ -180,8 +180,11 @@ impl Connection {
             next_id: Some(StreamId::new(if role == Role::Client { 1 } else { 2 })),
             last_accepted: 0,
             decoder: Decoder::new(),
-            inflater: Inflater::new(),
-            deflater: Deflater::new(),
+            inflater: Inflater::default(),
+            header_writer: match role {
+                Role::Client => headers::Writer::stored(),
+                Role::Server => headers::Writer::deflated(),
+            },
             control: VecDeque::new(),
             pongs: VecDeque::new(),
             ready: VecDeque::new(),
@@ -400,7 +403,7 @@ impl Connection {
             stream.fin = Fin::Sent;
         }
         self.streams.insert(id, stream);
-        let block = self.deflater.block(headers);
+        let block = self.header_writer.block(headers);
         self.control.push_back(Output::syn_stream(id, fin, &block));
         self.replies_due
             .push_back((now + self.config.reply_timeout, id));
@@ -425,7 +428,7 @@ impl Connection {
         if fin {
             stream.fin = Fin::Sent;
         }
-        let block = self.deflater.block(headers);
+        let block = self.header_writer.block(headers);
         self.control.push_back(Output::syn_reply(id, fin, &block));
         self.schedule(id);
         self.sweep(id);

@@ -12,9 +12,6 @@ use super::Error;
 const MAX_BLOCK: usize = 64 * 1024;
 /// Headers in one block, at most. Kubernetes sends three.
 const MAX_HEADERS: u32 = 100;
-/// Zlib's window, as a power of two: the smallest that holds the dictionary, and 120 KiB less than the default of 15
-/// for each tunnel. spdystream takes any.
-const WINDOW_BITS: u8 = 11;
 /// Adler-32 of the dictionary, by which zlib names it.
 pub(super) const DICTIONARY_ID: u32 = 0xe3c6_a7c2;
 
@@ -73,17 +70,36 @@ fn text(block: &mut &[u8]) -> Result<String, Error> {
 
 /// Writes the header blocks of one direction.
 #[derive(Debug)]
-pub(super) struct Deflater(Compress);
+pub(super) enum Writer {
+    /// A client's: a zlib stream of stored blocks. It costs no state at all, where deflate's tables are 268 KiB for each
+    /// tunnel, and some 60 bytes on the wire for each stream. zlib's own level 0 writes the same.
+    Stored {
+        /// The stream's head is out.
+        begun: bool,
+    },
+    /// A server's, as Go's spdystream writes them.
+    Deflated(Box<Compress>),
+}
 
-impl Deflater {
-    pub(super) fn new() -> Self {
-        let mut zlib = Compress::new_with_window_bits(Compression::best(), true, WINDOW_BITS);
-        zlib.set_dictionary(&DICTIONARY)
-            .expect("a fresh zlib stream takes a dictionary");
-        Self(zlib)
+/// A zlib stream's head: deflate with the largest window, made by the fastest algorithm, with a dictionary, whose id
+/// follows.
+const STORED_HEAD: [u8; 2] = [0x78, 0x3f];
+/// An empty stored block: what a sync flush ends in. Go's inflater hands nothing out before it.
+const SYNC: [u8; 5] = [0, 0, 0, 0xff, 0xff];
+
+impl Writer {
+    pub(super) fn stored() -> Self {
+        Self::Stored { begun: false }
     }
 
-    /// One block, in its place on the wire: what is deflated must be sent, and in this order.
+    pub(super) fn deflated() -> Self {
+        let mut zlib = Compress::new(Compression::best(), true);
+        zlib.set_dictionary(&DICTIONARY)
+            .expect("a fresh zlib stream takes a dictionary");
+        Self::Deflated(Box::new(zlib))
+    }
+
+    /// One block, in its place on the wire: what is written must be sent, and in this order.
     pub(super) fn block(&mut self, headers: &[(&str, &str)]) -> Vec<u8> {
         let mut plain = Vec::new();
         plain.put_u32(headers.len() as u32);
@@ -93,42 +109,64 @@ impl Deflater {
             plain.put_u32(value.len() as u32);
             plain.extend_from_slice(value.as_bytes());
         }
-        let mut block = Vec::with_capacity(plain.len() + 64);
-        let mut rest = &plain[..];
-        loop {
-            let before = self.0.total_in();
-            self.0
-                .compress_vec(rest, &mut block, FlushCompress::Sync)
-                .expect("deflate fails only on a misused stream");
-            rest.advance((self.0.total_in() - before) as usize);
-            // Spare room left over means that zlib had no more to say, the flush included.
-            if rest.is_empty() && block.len() < block.capacity() {
-                return block;
-            }
-            block.reserve(256);
+        match self {
+            Self::Stored { begun } => store(&plain, !std::mem::replace(begun, true)),
+            Self::Deflated(zlib) => deflate(&plain, zlib),
         }
     }
 }
 
+fn store(plain: &[u8], first: bool) -> Vec<u8> {
+    let mut block = Vec::with_capacity(plain.len() + 16);
+    if first {
+        block.put_slice(&STORED_HEAD);
+        block.put_u32(DICTIONARY_ID);
+    }
+    // Whole bytes only, so each begins where its three bits of type stand: all zero.
+    for part in plain.chunks(usize::from(u16::MAX)) {
+        let length = part.len() as u16;
+        block.put_u8(0);
+        block.put_u16_le(length);
+        block.put_u16_le(!length);
+        block.put_slice(part);
+    }
+    block.put_slice(&SYNC);
+    block
+}
+
+fn deflate(plain: &[u8], zlib: &mut Compress) -> Vec<u8> {
+    let mut block = Vec::with_capacity(plain.len() + 64);
+    let mut rest = plain;
+    loop {
+        let before = zlib.total_in();
+        zlib.compress_vec(rest, &mut block, FlushCompress::Sync)
+            .expect("deflate fails only on a misused stream");
+        rest.advance((zlib.total_in() - before) as usize);
+        // Spare room left over means that zlib had no more to say, the flush included.
+        if rest.is_empty() && block.len() < block.capacity() {
+            return block;
+        }
+        block.reserve(256);
+    }
+}
+
 /// Reads the header blocks of one direction.
-#[derive(Debug)]
-pub(super) struct Inflater(Decompress);
+#[derive(Debug, Default)]
+pub(super) struct Inflater(Option<Box<Decompress>>);
 
 impl Inflater {
-    pub(super) fn new() -> Self {
-        Self(Decompress::new(true))
-    }
-
     /// One block. After an error the context is lost, and with it the connection.
     pub(super) fn block(&mut self, block: &Bytes) -> Result<Headers, Error> {
+        // 48 KiB, which a tunnel that stands ready does without.
+        let zlib = self
+            .0
+            .get_or_insert_with(|| Box::new(Decompress::new(true)));
         let mut plain = Vec::with_capacity(512);
         let mut rest = &block[..];
         loop {
-            let before = self.0.total_in();
-            let result = self
-                .0
-                .decompress_vec(rest, &mut plain, FlushDecompress::Sync);
-            rest.advance((self.0.total_in() - before) as usize);
+            let before = zlib.total_in();
+            let result = zlib.decompress_vec(rest, &mut plain, FlushDecompress::Sync);
+            rest.advance((zlib.total_in() - before) as usize);
             match result {
                 Ok(Status::StreamEnd) if !rest.is_empty() => {
                     return Err(Error::Compression("it goes on after its end"));
@@ -142,8 +180,7 @@ impl Inflater {
                 Ok(_) => plain.reserve(4096),
                 Err(error) => match error.needs_dictionary() {
                     Some(DICTIONARY_ID) => {
-                        self.0
-                            .set_dictionary(&DICTIONARY)
+                        zlib.set_dictionary(&DICTIONARY)
                             .map_err(|_| Error::Compression("zlib refuses the dictionary"))?;
                     }
                     Some(_) => return Err(Error::Compression("it wants another dictionary")),

@@ -101,7 +101,11 @@ impl Reader {
                 _ if !self.0.is_empty() => break,
                 Poll::Ready(Ok(_)) => return Poll::Ready(Ok(None)),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    // Who waits needs no block.
+                    self.0 = BytesMut::new();
+                    return Poll::Pending;
+                }
             }
         }
         Poll::Ready(Ok(Some(self.0.split().freeze())))

@@ -125,6 +125,22 @@ pub(crate) struct Forward {
 impl Forward {
     /// Starts the client and waits for its ports.
     pub(crate) fn start(client: &Client, ground: &Ground) -> anyhow::Result<Self> {
+        Self::to(client, ground, ground.pod(), &PORTS)
+    }
+
+    /// To the echo port of the pod that may be killed, if there is one that this client can lose.
+    pub(crate) fn to_victim(client: &Client, ground: &Ground) -> anyhow::Result<Option<Self>> {
+        let victim = ground.victim().filter(|_| client.program().is_some());
+        let forward = victim.map(|victim| Self::to(client, ground, victim, &[ECHO]));
+        forward.transpose()
+    }
+
+    fn to(
+        client: &Client,
+        ground: &Ground,
+        pod: [&str; 3],
+        remotes: &[u16],
+    ) -> anyhow::Result<Self> {
         let begun = Instant::now();
         let forward = ["port-forward", "--address=127.0.0.1"];
         let Some(mut command) = client.command(ground, &forward) else {
@@ -135,12 +151,12 @@ impl Forward {
             });
         };
         command
-            .args(ground.pod())
-            .args(PORTS.map(|port| format!(":{port}")));
+            .args(pod)
+            .args(remotes.iter().map(|port| format!(":{port}")));
         let mut process = Process::start(&mut command)?;
         let lines = Lines::of(process.stdout()?);
         let mut ports = BTreeMap::new();
-        while ports.len() < PORTS.len() {
+        while ports.len() < remotes.len() {
             let line = lines
                 .next()
                 .with_context(|| format!("{client} forwards no port: {}", process.complaint()))?;
@@ -165,6 +181,12 @@ impl Forward {
         tcp.set_read_timeout(Some(DEADLINE))?;
         tcp.set_write_timeout(Some(DEADLINE))?;
         Ok(tcp)
+    }
+
+    /// Whether nobody listens any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        let mut places = self.ports.values();
+        places.any(|place| TcpStream::connect_timeout(place, DEADLINE).is_err())
     }
 
     /// The client, if it is a process.

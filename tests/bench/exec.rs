@@ -37,6 +37,17 @@ pub(crate) fn starts(client: &Client, ground: &Ground, count: u32) -> anyhow::Re
     }
     let cpu = cpu_of_ended_children()? - before;
     samples.add(Figure::ExecCpu, milliseconds(cpu) / f64::from(count));
+    for _ in 0..count {
+        let command = client.command(ground, &["exec"]);
+        let mut command = command.context("it was one just now")?;
+        command.args(ground.pod()).args(["--", "echo", "x"]);
+        let begun = Instant::now();
+        let mut process = Process::start(&mut command)?;
+        drop(process.stdin()?);
+        process.stdout()?.read_exact(&mut [0])?;
+        samples.add(Figure::ExecFirstByte, milliseconds(begun.elapsed()));
+        finish(&mut process)?;
+    }
     Ok(samples)
 }
 

@@ -17,9 +17,12 @@ pub(crate) enum Figure {
     RoundTripSlow,
     BusyRoundTripMedian,
     BusyRoundTripSlow,
+    StalledRoundTripMedian,
+    StalledRoundTripSlow,
     ConnectionsPerSecond,
     BurstTime,
     BurstLost,
+    Successor,
     Ready,
     FirstByte,
     FirstByteCpu,
@@ -31,6 +34,7 @@ pub(crate) enum Figure {
     UploadsMemory,
     Exec,
     ExecCpu,
+    ExecFirstByte,
     StdinCpu,
     StdoutCpu,
     StdinMemory,
@@ -62,9 +66,12 @@ impl Figure {
             Self::RoundTripSlow => "round trip of 16 bytes, p99, µs",
             Self::BusyRoundTripMedian => "round trip beside 8 downloads, p50, ms",
             Self::BusyRoundTripSlow => "round trip beside 8 downloads, p99, ms",
+            Self::StalledRoundTripMedian => "round trip beside a stalled download, p50, µs",
+            Self::StalledRoundTripSlow => "round trip beside a stalled download, p99, µs",
             Self::ConnectionsPerSecond => "new connections per second",
             Self::BurstTime => "burst of 500 connections, ms to the last answer",
             Self::BurstLost => "burst of 500 connections, not answered",
+            Self::Successor => "killed pod to first byte through its successor, ms",
             Self::Ready => "start to `Forwarding from`, ms",
             Self::FirstByte => "start to first byte, ms",
             Self::FirstByteCpu => "start to first byte, CPU ms",
@@ -76,6 +83,7 @@ impl Figure {
             Self::UploadsMemory => "memory, 8 uploads, MB",
             Self::Exec => "`exec -- true`, ms",
             Self::ExecCpu => "`exec -- true`, CPU ms",
+            Self::ExecFirstByte => "`exec -- echo x`, ms to the first byte",
             Self::StdinCpu => "client CPU, stdin of exec, s/GB",
             Self::StdoutCpu => "client CPU, stdout of exec, s/GB",
             Self::StdinMemory => "peak memory, stdin of exec, MB",
@@ -111,12 +119,16 @@ impl Figure {
             Self::IdleMemory => (Some(1.0 / 8.0), None),
             Self::OpenMemory => (Some(1.0 / 3.0), None),
             Self::BusyRoundTripMedian
+            | Self::StalledRoundTripMedian
+            | Self::StalledRoundTripSlow
+            | Self::Successor
             | Self::Ready
             | Self::FirstByteCpu
             | Self::DownloadsMemory
             | Self::UploadsMemory
             | Self::Exec
             | Self::ExecCpu
+            | Self::ExecFirstByte
             | Self::StdinCpu
             | Self::StdoutCpu
             | Self::StdinMemory

@@ -3,19 +3,20 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{BufRead as _, Write as _};
-use std::net::{IpAddr, SocketAddr};
+use std::io::{BufRead as _, ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tempfile::TempDir;
 
 use crate::clients::{Client, Transport};
+use crate::playground::objects::Pod;
 use crate::playground::ports::{CHARGEN, DISCARD, ECHO};
 use crate::playground::{Options, Playground};
-use crate::process::{Lines, Process};
+use crate::process::{DEADLINE, Lines, Process};
 
 /// The first argument with which this program is the playground.
 pub(crate) const ARGUMENT: &str = "__playground";
@@ -31,20 +32,30 @@ const COUNTER: u16 = 10;
 
 /// The question for the number of bytes that the pod has discarded.
 const DISCARDED: &str = "discarded";
+/// The playground's pod that may be killed, and the order to kill it and to have another one of its name.
+const VICTIM: &str = "victim";
+const KILL: &str = "kill";
 /// How long the playground may take to remove its files.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Is the playground until stdin ends: says where its kubeconfig and its pod's ports are, then answers questions.
 pub(crate) fn serve() -> anyhow::Result<()> {
     let playground = Playground::start(Options::default())?;
+    playground.apply(Pod::new(NAMESPACE, VICTIM, "echo").object());
     println!("{}", playground.kubeconfig().display());
     for port in PORTS {
         println!("{}", playground.service_address(NAMESPACE, POD, port)?);
     }
     let pod = playground.sandbox(NAMESPACE, POD);
     for question in std::io::stdin().lock().lines() {
-        anyhow::ensure!(question? == DISCARDED, "an unknown question");
-        println!("{}", pod.discarded());
+        match &*question? {
+            DISCARDED => println!("{}", pod.discarded()),
+            KILL => {
+                playground.replace_pod(NAMESPACE, VICTIM);
+                println!();
+            }
+            other => anyhow::bail!("an unknown question: {other}"),
+        }
     }
     Ok(())
 }
@@ -58,6 +69,8 @@ pub(crate) struct Ground {
     services: BTreeMap<u16, SocketAddr>,
     /// Who knows how much has been discarded; on a cluster from the first question on.
     counter: RefCell<Option<Answering>>,
+    /// How to kill the pod, where that is allowed and this is no playground.
+    killer: Option<String>,
     /// The home, where this is no playground.
     folder: Option<TempDir>,
 }
@@ -80,6 +93,7 @@ impl Ground {
             pod: POD.to_owned(),
             services,
             counter: RefCell::new(Some(playground)),
+            killer: None,
             folder: None,
         })
     }
@@ -90,6 +104,7 @@ impl Ground {
         kubeconfig: &Path,
         pod: &str,
         address: Option<IpAddr>,
+        killer: Option<String>,
     ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let (namespace, pod) = pod.split_once('/').unwrap_or((NAMESPACE, pod));
@@ -104,6 +119,7 @@ impl Ground {
             pod: pod.to_owned(),
             services: services.collect(),
             counter: RefCell::new(None),
+            killer,
             folder: Some(folder),
         })
     }
@@ -111,6 +127,42 @@ impl Ground {
     /// The pod, as both clients take it.
     pub(crate) fn pod(&self) -> [&str; 3] {
         ["-n", &self.namespace, &self.pod]
+    }
+
+    /// The pod that may be killed.
+    pub(crate) fn victim(&self) -> Option<[&str; 3]> {
+        match (&self.folder, &self.killer) {
+            (None, _) => Some(["-n", NAMESPACE, VICTIM]),
+            (Some(_), Some(_)) => Some(self.pod()),
+            (Some(_), None) => None,
+        }
+    }
+
+    /// Kills that pod. Another one follows it, sooner or later.
+    pub(crate) fn kill(&self) -> anyhow::Result<Killing> {
+        let mut counter = self.counter.borrow_mut();
+        let Some(killer) = &self.killer else {
+            let dead = Instant::now();
+            counter.as_mut().context("a playground")?.ask(KILL)?;
+            return Ok(Killing { dead, by: None });
+        };
+        // its count begins anew
+        *counter = None;
+        let service = self.services.get(&ECHO).context("--direct")?;
+        let mut witness = TcpStream::connect_timeout(service, DEADLINE)?;
+        witness.set_read_timeout(Some(DEADLINE))?;
+        let mut shell = Command::new("sh");
+        let by = Process::start(shell.args(["-c", killer]))?;
+        // its end, or its failure; but for the deadline's
+        if let Err(error) = witness.read(&mut [0])
+            && error.kind() == ErrorKind::WouldBlock
+        {
+            anyhow::bail!("--kill: the pod lives on: {}", by.complaint());
+        }
+        Ok(Killing {
+            dead: Instant::now(),
+            by: Some(by),
+        })
     }
 
     /// A cluster's credential plugin may have to be found.
@@ -146,6 +198,25 @@ impl Ground {
             }
         };
         counter.ask(DISCARDED)?.parse().context("a number of bytes")
+    }
+}
+
+/// A pod that is dead, and whatever is to come after it.
+pub(crate) struct Killing {
+    /// Since when.
+    pub(crate) dead: Instant,
+    by: Option<Process>,
+}
+
+impl Killing {
+    /// Waits until all is as before.
+    pub(crate) fn finish(self) -> anyhow::Result<()> {
+        let Some(mut process) = self.by else {
+            return Ok(());
+        };
+        let ended = process.end(DEADLINE)?;
+        anyhow::ensure!(ended.success(), "--kill: {ended}: {}", process.complaint());
+        Ok(())
     }
 }
 

@@ -12,11 +12,13 @@ use crate::exec;
 use crate::figure::Figure;
 use crate::flow::{Direction, Flow};
 use crate::ground::Ground;
-use crate::playground::ports::ECHO;
-use crate::process::cpu_of_ended_children;
+use crate::playground::ports::{CHARGEN, ECHO};
+use crate::process::{DEADLINE, cpu_of_ended_children};
 
 /// Round trips before the first that counts.
 const WARM_UP: usize = 20;
+/// Who has not answered for so long hangs.
+const HANGS: Duration = Duration::from_secs(5);
 /// Streams where there are several.
 const MANY: usize = 8;
 pub(crate) const MB: f64 = 1e6;
@@ -36,7 +38,7 @@ pub(crate) struct Size {
     /// Starts of the program.
     starts: u32,
     /// Through one command.
-    bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 impl Size {
@@ -96,12 +98,14 @@ pub(crate) enum Load {
     OpenConnections,
     Bulk(Direction, usize),
     BusyRoundTrips,
+    StalledRoundTrips,
+    Kill,
     Execs,
     Exec(Direction),
 }
 
 impl Load {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Starts,
         Self::RoundTrips,
         Self::Connections,
@@ -112,6 +116,8 @@ impl Load {
         Self::Bulk(Direction::Up, 1),
         Self::Bulk(Direction::Up, MANY),
         Self::BusyRoundTrips,
+        Self::StalledRoundTrips,
+        Self::Kill,
         Self::Execs,
         Self::Exec(Direction::Up),
         Self::Exec(Direction::Down),
@@ -127,11 +133,14 @@ impl Load {
             Self::Starts => return starts(client, ground, size.starts),
             Self::Execs => return exec::starts(client, ground, size.starts),
             Self::Exec(direction) => return exec::bulk(client, ground, direction, size.bytes),
+            Self::Kill => return kill(client, ground),
             _ => {}
         }
         let forward = Forward::start(client, ground)?;
         let measured = match self {
-            Self::Starts | Self::Execs | Self::Exec(_) => unreachable!("need no forward"),
+            Self::Starts | Self::Execs | Self::Exec(_) | Self::Kill => {
+                unreachable!("need no forward")
+            }
             Self::RoundTrips => idle_round_trips(&forward, size.round_trips),
             Self::Connections => connections(&forward, size.connections),
             Self::Burst => burst(&forward, size.burst),
@@ -140,6 +149,7 @@ impl Load {
                 bulk(&forward, ground, direction, streams, size.window)
             }
             Self::BusyRoundTrips => busy_round_trips(&forward, size.window),
+            Self::StalledRoundTrips => stalled_round_trips(&forward, size),
         };
         let complaint = forward.process().map(|process| process.complaint());
         measured.with_context(|| format!("{client} said {:?}", complaint.unwrap_or_default()))
@@ -157,6 +167,8 @@ impl fmt::Display for Load {
             Self::Bulk(Direction::Down, streams) => write!(f, "download-{streams}"),
             Self::Bulk(Direction::Up, streams) => write!(f, "upload-{streams}"),
             Self::BusyRoundTrips => f.write_str("busy-round-trips"),
+            Self::StalledRoundTrips => f.write_str("stalled-round-trips"),
+            Self::Kill => f.write_str("kill"),
             Self::Execs => f.write_str("exec-starts"),
             Self::Exec(Direction::Up) => f.write_str("exec-stdin"),
             Self::Exec(Direction::Down) => f.write_str("exec-stdout"),
@@ -203,17 +215,63 @@ fn starts(client: &Client, ground: &Ground, count: u32) -> anyhow::Result<Sample
 }
 
 fn idle_round_trips(forward: &Forward, count: usize) -> anyhow::Result<Samples> {
-    let mut tcp = forward.connect(ECHO)?;
+    let mut times = round_trips(&mut forward.connect(ECHO)?, count)?;
+    let mut samples = Samples::default();
+    samples.add(Figure::RoundTripMedian, percentile(&mut times, 0.5)?);
+    samples.add(Figure::RoundTripSlow, percentile(&mut times, 0.99)?);
+    Ok(samples)
+}
+
+/// So many round trips of 16 bytes, each in microseconds.
+fn round_trips(tcp: &mut TcpStream, count: usize) -> anyhow::Result<Vec<f64>> {
     let mut times = Vec::with_capacity(count);
     for trip in 0..WARM_UP + count {
-        let time = round_trip(&mut tcp, &mut [0; 16])?;
+        let time = round_trip(tcp, &mut [0; 16])?;
         if trip >= WARM_UP {
             times.push(milliseconds(time) * 1000.0);
         }
     }
+    Ok(times)
+}
+
+/// Beside a download that nobody reads, once all buffers on its way are full.
+fn stalled_round_trips(forward: &Forward, size: &Size) -> anyhow::Result<Samples> {
+    let unread = forward.connect(CHARGEN)?;
+    std::thread::sleep(size.window);
+    let mut tcp = forward.connect(ECHO)?;
+    tcp.set_read_timeout(Some(HANGS))?;
+    let times = round_trips(&mut tcp, size.round_trips);
+    let mut times = times.with_context(|| format!("no answer for {HANGS:?}"))?;
+    drop(unread);
     let mut samples = Samples::default();
-    samples.add(Figure::RoundTripMedian, percentile(&mut times, 0.5)?);
-    samples.add(Figure::RoundTripSlow, percentile(&mut times, 0.99)?);
+    samples.add(Figure::StalledRoundTripMedian, percentile(&mut times, 0.5)?);
+    samples.add(Figure::StalledRoundTripSlow, percentile(&mut times, 0.99)?);
+    Ok(samples)
+}
+
+/// From the death of the pod to the first byte that comes through the one after it.
+fn kill(client: &Client, ground: &Ground) -> anyhow::Result<Samples> {
+    let mut samples = Samples::default();
+    let Some(forward) = Forward::to_victim(client, ground)? else {
+        return Ok(samples);
+    };
+    let mut open = forward.connect(ECHO)?;
+    round_trip(&mut open, &mut [0])?;
+    let killing = ground.kill()?;
+    loop {
+        let answered = forward
+            .connect(ECHO)
+            .and_then(|mut tcp| round_trip(&mut tcp, &mut [0]));
+        match answered {
+            Ok(_) => break,
+            Err(error) if killing.dead.elapsed() > DEADLINE || forward.has_ended() => {
+                return Err(error.context("it goes on with no other pod"));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+    samples.add(Figure::Successor, milliseconds(killing.dead.elapsed()));
+    killing.finish()?;
     Ok(samples)
 }
 

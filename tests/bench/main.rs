@@ -53,6 +53,9 @@ struct Arguments {
     /// Everything small: shows that it works, in seconds
     #[arg(long)]
     quick: bool,
+    /// Bytes through one command of exec [default: 1000000000, with --quick 4000000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    bytes: Option<u64>,
     /// Write all samples to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -66,6 +69,9 @@ struct Arguments {
     /// The pod's IP address, if this machine can reach it without any client
     #[arg(long, value_name = "ADDRESS", requires = "pod")]
     direct: Option<IpAddr>,
+    /// A shell command that kills the pod's container, and ends once another one serves at the same address
+    #[arg(long, value_name = "COMMAND", requires = "direct")]
+    kill: Option<String>,
     /// Only loads whose name contains this
     #[arg(value_name = "LOAD", default_value = "")]
     only: String,
@@ -90,10 +96,13 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let quick = arguments.quick || !arguments.bench;
-    let size = if quick { Size::QUICK } else { Size::FULL };
+    let mut size = if quick { Size::QUICK } else { Size::FULL };
+    size.bytes = arguments.bytes.unwrap_or(size.bytes);
     let rounds = arguments.rounds.unwrap_or(if quick { 1 } else { 3 });
     let ground = match arguments.kubeconfig.as_ref().zip(arguments.pod.as_ref()) {
-        Some((kubeconfig, pod)) => Ground::cluster(kubeconfig, pod, arguments.direct)?,
+        Some((kubeconfig, pod)) => {
+            Ground::cluster(kubeconfig, pod, arguments.direct, arguments.kill.clone())?
+        }
         None => Ground::start()?,
     };
     let clients = Client::all(!ground.services().is_empty());

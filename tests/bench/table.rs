@@ -41,7 +41,9 @@ impl<'a> Table<'a> {
     }
 
     pub(crate) fn fail(&mut self, column: usize, why: String) {
-        self.failures.push((column, why));
+        if !self.failures.contains(&(column, why.clone())) {
+            self.failures.push((column, why));
+        }
     }
 
     pub(crate) fn kpf_failed(&self) -> bool {

@@ -18,7 +18,7 @@ use crate::tools;
 const WEBSOCKETS: [&str; 2] = ["true", "false"];
 
 #[derive(Clone, Copy, Debug)]
-enum Exchange {
+pub(crate) enum Exchange {
     /// A small request, a small answer without its headers, and the pod's end.
     Page,
     /// One line without being asked, and the pod's end.
@@ -31,7 +31,7 @@ enum Exchange {
 
 impl Exchange {
     /// What came back; for an echo its digest.
-    async fn by(self, mut tcp: TcpStream) -> String {
+    pub(crate) async fn by(self, mut tcp: TcpStream) -> String {
         let mut answer = String::new();
         match self {
             Self::Page => {
@@ -65,7 +65,7 @@ impl Exchange {
 
 /// What a script sees of a forward.
 #[derive(Debug, PartialEq)]
-struct Seen {
+pub(crate) struct Seen {
     lines: Vec<String>,
     /// For each listening address, what came back and the line that the connection brought.
     connections: Vec<(String, String)>,
@@ -78,7 +78,12 @@ fn normalized(line: &str, port: u16) -> String {
     line.replacen(&port.to_string(), "LOCAL", 1)
 }
 
-async fn see(command: Command, lines: usize, exchange: Exchange, signal: Signal) -> Seen {
+pub(crate) async fn see(
+    command: Command,
+    lines: usize,
+    exchange: Exchange,
+    signal: Signal,
+) -> Seen {
     let mut forward = Forward::start(command, lines).await;
     let mut connections = Vec::new();
     for index in 0..lines {
@@ -102,14 +107,17 @@ async fn see(command: Command, lines: usize, exchange: Exchange, signal: Signal)
 
 /// kubectl's and kpf's command for the same words.
 fn both(env: &TestEnv, kubectl: &Path, websockets: &str, words: &str) -> [Command; 2] {
-    let words = ["port-forward"].into_iter().chain(words.split_whitespace());
-    let words: Vec<_> = words.collect();
-    let mut kubectl = env.command(kubectl);
-    kubectl.args(&words);
-    [kubectl, env.kpf(&words)].map(|mut command| {
-        command.env("KUBECTL_PORT_FORWARD_WEBSOCKETS", websockets);
-        command
-    })
+    let programs = [env.command(kubectl), env.kpf::<&str>([])];
+    programs.map(|command| port_forward(command, websockets, words))
+}
+
+/// The command of one of them.
+pub(crate) fn port_forward(mut program: Command, websockets: &str, words: &str) -> Command {
+    program
+        .arg("port-forward")
+        .args(words.split_whitespace())
+        .env("KUBECTL_PORT_FORWARD_WEBSOCKETS", websockets);
+    program
 }
 
 fn env() -> TestEnv {

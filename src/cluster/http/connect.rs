@@ -17,13 +17,14 @@ use hyper_util::rt::TokioIo;
 use kube::config::Cluster;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower::{Service, ServiceExt as _};
 
+use super::read_ahead::ReadAhead;
 use super::tunnel;
 use crate::cluster::proxy::{self, Proxy, Scheme};
 use crate::cluster::{Environment, Error, tls};
@@ -157,7 +158,7 @@ impl Connector {
         let io = match wire {
             Wire::Tcp(tcp) => Io::Tls(Box::new(
                 connector
-                    .connect(name, buffered(tcp))
+                    .connect(name, ReadAhead::new(tcp))
                     .await
                     .map_err(failed)?,
             )),
@@ -233,7 +234,7 @@ impl Connector {
                 let name = ServerName::try_from(proxy.host.clone())
                     .map_err(|error| failed(None, error.to_string()))?;
                 let connecting = TlsConnector::from(config.clone())
-                    .connect(name, buffered(tcp))
+                    .connect(name, ReadAhead::new(tcp))
                     .await;
                 Wire::Tls(Box::new(
                     connecting.map_err(|error| failed(None, tls::explain(&error)))?,
@@ -296,15 +297,10 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// For everything up to the end of the TLS handshake, as in client-go.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// rustls reads 4 KiB at a time, four system calls for a full record; below it, four records are read at once.
-fn buffered(tcp: TcpStream) -> BufReader<TcpStream> {
-    BufReader::with_capacity(64 * 1024, tcp)
-}
-
 /// What leads to the server before the server's own TLS.
 enum Wire {
     Tcp(TcpStream),
-    Tls(Box<TlsStream<BufReader<TcpStream>>>),
+    Tls(Box<TlsStream<ReadAhead<TcpStream>>>),
 }
 
 /// A connection to the API server as a pair of byte streams, whatever leads there.
@@ -316,9 +312,9 @@ pub struct Connection {
 
 enum Io {
     Tcp(TcpStream),
-    Tls(Box<TlsStream<BufReader<TcpStream>>>),
+    Tls(Box<TlsStream<ReadAhead<TcpStream>>>),
     /// TLS to the server inside TLS to an https proxy.
-    Nested(Box<TlsStream<TlsStream<BufReader<TcpStream>>>>),
+    Nested(Box<TlsStream<TlsStream<ReadAhead<TcpStream>>>>),
 }
 
 macro_rules! each_io {

@@ -36,6 +36,7 @@ use super::{Error, Impersonation, tls};
 mod connect;
 mod error;
 mod long;
+mod read_ahead;
 mod tunnel;
 mod upgrade;
 

@@ -1,7 +1,7 @@
 //! Full buffers on either side, floods, and the turns that writers take.
 
 use super::*;
-use crate::spdy::headers::Deflater;
+use crate::spdy::headers::Writer;
 
 fn small_buffers() -> Config {
     Config {
@@ -175,7 +175,7 @@ fn peer_that_pings_and_never_reads_is_bounded() {
 #[test]
 fn peer_that_opens_streams_at_a_client_and_never_reads_is_bounded() {
     let mut pair = Pair::new();
-    let mut zlib = Deflater::new();
+    let mut zlib = Writer::deflated();
     for id in 1..20_000 {
         let block = zlib.block(&[("push", "unwanted")]);
         pair.say(&[Output::syn_stream(StreamId::new(2 * id), false, &block)])

@@ -4,7 +4,7 @@ use flate2::{Compress, Compression, FlushCompress};
 
 use super::*;
 use crate::spdy::frame::{Control, Decoder, Item};
-use crate::spdy::headers::{DICTIONARY, Deflater};
+use crate::spdy::headers::{DICTIONARY, Writer};
 
 const HEAD: usize = 8;
 
@@ -51,17 +51,50 @@ fn fed(text: &str) -> Result<(), Error> {
 
 #[test]
 fn every_header_block_ends_in_a_sync_flush_of_one_zlib_stream() {
-    let mut zlib = Deflater::new();
-    let blocks: Vec<_> = (0..5)
-        .map(|request| zlib.block(&[("requestid", &request.to_string()), ("port", "80")]))
-        .collect();
-    for block in &blocks {
-        assert!(block.ends_with(&[0, 0, 0xff, 0xff]), "{block:02x?}");
+    for mut writer in [Writer::stored(), Writer::deflated()] {
+        let blocks: Vec<_> = (0..5)
+            .map(|request| writer.block(&[("requestid", &request.to_string()), ("port", "80")]))
+            .collect();
+        for block in &blocks {
+            assert!(block.ends_with(&[0, 0, 0xff, 0xff]), "{block:02x?}");
+        }
+        // The dictionary's id stands in the first block only.
+        let id = headers::DICTIONARY_ID.to_be_bytes();
+        let heads: Vec<_> = blocks.iter().map(|b| b.get(2..6) == Some(&id)).collect();
+        assert_eq!(heads, [true, false, false, false, false]);
     }
-    // The dictionary's id stands in the first block only.
-    let id = headers::DICTIONARY_ID.to_be_bytes();
-    let heads: Vec<_> = blocks.iter().map(|b| b.get(2..6) == Some(&id)).collect();
-    assert_eq!(heads, [true, false, false, false, false]);
+}
+
+#[test]
+fn stored_blocks_are_those_of_zlib_at_level_0() {
+    let mut zlib = Compress::new(Compression::none(), true);
+    zlib.set_dictionary(&DICTIONARY).unwrap();
+    let mut writer = Writer::stored();
+    for value in ["", "80", &"x".repeat(5000)] {
+        let mut expected = Vec::with_capacity(8192);
+        let plain = plain(1, &[b"port", value.as_bytes()]);
+        zlib.compress_vec(&plain, &mut expected, FlushCompress::Sync)
+            .unwrap();
+        assert_eq!(writer.block(&[("port", value)]), expected);
+    }
+}
+
+#[test]
+fn headers_of_more_than_a_stored_block_take_several() {
+    let value = "x".repeat(60_000);
+    let headers = [("a", &*value), ("b", &*value)];
+    let mut inflater = headers::Inflater::default();
+    // Past what is taken in, but for the two it was cut into.
+    let block = Writer::stored().block(&headers);
+    assert_eq!(block.len(), 120_022 + 6 + 2 * 5 + 5);
+    let error = Err(Error::HeaderLimit("64 KiB"));
+    assert_eq!(inflater.block(&block.into()), error);
+    let mut whole = Vec::with_capacity(1 << 17);
+    let mut zlib = flate2::Decompress::new(false);
+    let body = &Writer::stored().block(&headers)[6..];
+    zlib.decompress_vec(body, &mut whole, flate2::FlushDecompress::Sync)
+        .unwrap();
+    assert_eq!(whole.len(), 120_022);
 }
 
 #[test]
@@ -92,7 +125,7 @@ fn blocks_of_unknown_and_closed_streams_keep_the_context() {
     let mut pair = Pair::new();
     let (gone, open) = (pair.open(&[]), pair.open(&[]));
     pair.client.release(gone);
-    let mut zlib = Deflater::new();
+    let mut zlib = Writer::deflated();
     let mut block = |value| zlib.block(&[("x-note", value)]);
     let unknown = StreamId::new(77);
     let script = [
@@ -219,7 +252,7 @@ fn fresh_zlib_context_per_block_fails_at_the_second() {
     let mut pair = Pair::new();
     let ids = [pair.open(&[]), pair.open(&[])];
     let [first, second] =
-        ids.map(|id| Output::syn_reply(id, false, &Deflater::new().block(&[("a", "b")])));
+        ids.map(|id| Output::syn_reply(id, false, &Writer::deflated().block(&[("a", "b")])));
     assert_eq!(pair.say(&[first]), Ok(()));
     assert!(matches!(pair.say(&[second]), Err(Error::Compression(_))));
 }

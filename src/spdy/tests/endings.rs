@@ -1,7 +1,7 @@
 //! The ends of streams and connections, each told from the others, and each after the last byte.
 
 use super::*;
-use crate::spdy::headers::Deflater;
+use crate::spdy::headers::Writer;
 
 /// A client's stream with two bytes unread, and then this.
 fn after_two_bytes(end: impl FnOnce(&mut Pair, StreamId)) -> (Vec<u8>, Result<(), ReadError>) {
@@ -196,7 +196,7 @@ fn nothing_works_and_nothing_breaks_after_the_end() {
 
 #[test]
 fn wire_cut_at_any_byte_never_looks_like_a_fin() {
-    let mut zlib = Deflater::new();
+    let mut zlib = Writer::deflated();
     let id = StreamId::new(1);
     let transcript = wire(&[
         Output::ping(2),

@@ -1,7 +1,7 @@
 //! The life of streams: ids, replies, ends, and that nothing of them stays.
 
 use super::*;
-use crate::spdy::headers::Deflater;
+use crate::spdy::headers::Writer;
 
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -60,7 +60,7 @@ fn reply_after_the_timeout_is_ignored() {
     pair.pass(REPLY_TIMEOUT);
     frames(&mut pair.client);
     events(&mut pair.client);
-    let reply = Output::syn_reply(id, false, &Deflater::new().block(&[]));
+    let reply = Output::syn_reply(id, false, &Writer::deflated().block(&[]));
     pair.say(&[reply, data(id, b"late", true)]).unwrap();
     assert_eq!(events(&mut pair.client), []);
     assert_eq!(pair.client.read(id), Err(ReadError::NoReply));
@@ -88,7 +88,7 @@ fn released_streams_have_no_deadline() {
 fn replies_come_in_any_order() {
     let mut pair = Pair::new();
     let (first, second) = (pair.open(&[]), pair.open(&[]));
-    let mut zlib = Deflater::new();
+    let mut zlib = Writer::deflated();
     let replies = [second, first].map(|id| Output::syn_reply(id, false, &zlib.block(&[])));
     pair.say(&replies).unwrap();
     let order: Vec<_> = events(&mut pair.client)
@@ -135,7 +135,7 @@ fn reply_with_fin_ends_the_acceptors_half() {
 fn second_reply_is_ignored_with_its_fin() {
     let mut pair = Pair::new();
     let id = pair.open(&[]);
-    let mut zlib = Deflater::new();
+    let mut zlib = Writer::deflated();
     let replies = [false, true].map(|fin| Output::syn_reply(id, fin, &zlib.block(&[])));
     pair.say(&replies).unwrap();
     assert_eq!(events(&mut pair.client).len(), 1);
@@ -147,7 +147,7 @@ fn frames_for_unknown_streams_are_ignored_without_an_answer() {
     let mut pair = Pair::new();
     let id = pair.accepted();
     let nobody = StreamId::new(99);
-    let mut headers = Output::syn_reply(nobody, true, &Deflater::new().block(&[]));
+    let mut headers = Output::syn_reply(nobody, true, &Writer::deflated().block(&[]));
     headers.head[3] = 8; // HEADERS
     // The server's zlib context has begun: a stray block must continue it, so this pair gets a fresh client.
     let mut fresh = Pair::new();
@@ -183,7 +183,7 @@ fn data_after_fin_is_ignored() {
 fn fin_comes_with_headers_too() {
     let mut pair = Pair::new();
     let id = pair.open(&[]);
-    let mut zlib = Deflater::new();
+    let mut zlib = Writer::deflated();
     let reply = Output::syn_reply(id, false, &zlib.block(&[]));
     let mut headers = Output::syn_reply(id, true, &zlib.block(&[]));
     headers.head[3] = 8; // HEADERS
@@ -213,7 +213,7 @@ fn stream_with_an_id_of_the_acceptors_parity_is_refused() {
     let mut pair = Pair::new();
     let own = pair.server.open(&[], false, pair.now).unwrap();
     frames(&mut pair.server);
-    let stolen = Output::syn_stream(own, false, &Deflater::new().block(&[]));
+    let stolen = Output::syn_stream(own, false, &Writer::deflated().block(&[]));
     pair.server
         .handle_input(&mut wire(&[stolen]), pair.now)
         .unwrap();

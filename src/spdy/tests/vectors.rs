@@ -63,7 +63,7 @@ fn go_replies_are_read_in_the_order_of_the_wire() {
 #[test]
 fn zlib_at_another_level_and_without_matches_is_read() {
     // flate2 at level 9, then a peer that stores and never compresses.
-    let mut deflated = headers::Inflater::new();
+    let mut deflated = headers::Inflater::default();
     let first = "78f9e3c6a7c202253a703a2b294a4dcc851625aca9a0808614cb45e01c6061606100a4398b20d198094ade8c0600000000ffff";
     let second = "c2aa19540e2512d60b000000ffff";
     for (block, kind) in [(first, "error"), (second, "data")] {
@@ -128,7 +128,7 @@ fn pings_are_written_as_go_writes_them() {
 fn reused_id_is_answered_as_go_answers_it() {
     let now = Instant::now();
     let mut server = Connection::server(Config::default(), now);
-    let mut zlib = headers::Deflater::new();
+    let mut zlib = headers::Writer::deflated();
     let one = StreamId::new(1);
     let twice = [(); 2].map(|()| Output::syn_stream(one, false, &zlib.block(&[])));
     server.handle_input(&mut wire(&twice), now).unwrap();

@@ -17,6 +17,8 @@ const PONG: u8 = 0xa;
 const FIN: u8 = 0x80;
 const RESERVED: u8 = 0x70;
 const MASKED: u8 = 0x80;
+/// A client's frame before its payload, at most: two bytes, eight of length, four of mask.
+pub(super) const MAX_HEAD: usize = 14;
 /// Payload of a control frame, at most.
 const MAX_CONTROL: usize = 125;
 /// Payload of a frame, at most: one SPDY frame of the largest size. Kubernetes sends 32 KiB. Nothing is allocated for
@@ -222,7 +224,7 @@ impl Encoder {
 
     fn frame(&mut self, opcode: u8, parts: [&[u8]; 2], out: &mut BytesMut) {
         let length = parts[0].len() + parts[1].len();
-        out.reserve(14 + length);
+        out.reserve(MAX_HEAD + length);
         out.put_u8(FIN | opcode);
         match length {
             0..=125 => out.put_u8(MASKED | length as u8),

@@ -48,6 +48,18 @@ impl<IO> WebSocket<IO> {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> WebSocket<IO> {
+    /// In one block: growing it would copy it.
+    fn encode(&mut self, frames: &mut VecDeque<Output>) {
+        let lengths = frames.iter().map(|frame| frame::MAX_HEAD + frame.len());
+        self.output.reserve(lengths.sum()); // the driver hands out no more than a batch and a frame
+        while self.output.len() < BATCH
+            && let Some(frame) = frames.pop_front()
+        {
+            self.encoder
+                .binary([&frame.head, &frame.body], &mut self.output);
+        }
+    }
+
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.output.has_remaining() {
             let length = ready!(Pin::new(&mut self.io).poll_write(cx, &self.output))?;
@@ -96,17 +108,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire for WebSocket<IO> {
         frames: &mut VecDeque<Output>,
     ) -> Poll<io::Result<()>> {
         loop {
-            while self.output.len() < BATCH
-                && let Some(frame) = frames.pop_front()
-            {
-                self.encoder
-                    .binary([&frame.head, &frame.body], &mut self.output);
-            }
+            self.encode(frames);
             if self.output.is_empty() {
                 break;
             }
             ready!(self.poll_write(cx))?;
         }
+        // Who waits needs no block.
+        self.output = BytesMut::new();
         self.poll_flush(cx)
     }
 

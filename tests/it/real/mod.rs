@@ -3,6 +3,8 @@
 //!
 //! It is an old one, 1.20, which refuses WebSockets: what works here works by the fallback to SPDY.
 
+mod isolation;
+mod side_by_side;
 mod survival;
 mod via;
 
@@ -31,6 +33,7 @@ const COUNT: &str = "1010";
 const TAKE: &str = "1011";
 const LINE: &str = "1013";
 const RESET: &str = "1015";
+const NEVER_READ: &str = "1020";
 const LOOPBACK_ECHO: &str = "1021";
 const NOBODY: &str = "4444";
 
