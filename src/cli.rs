@@ -3,6 +3,9 @@
 //! Flags that kubectl has are spelled and read as kubectl's are: Go's durations and booleans, the last of two
 //! equal flags wins, global flags may stand before or after the command. What clap can't express is in `words`.
 
+mod gateway {
+    pub(super) mod check;
+}
 mod global;
 mod ssh_config;
 mod survive;
@@ -20,6 +23,7 @@ use crate::cluster::target::Target;
 use crate::cluster::target::ports::{Address, RemotePort};
 use crate::cluster::{Alias, Environment};
 
+pub use self::gateway::check::{CheckArgs, GatewayCommand};
 pub use self::global::GlobalArgs;
 pub use self::ssh_config::{KnownHostsArgs, SshConfigArgs};
 pub use self::survive::{Balance, SurviveArgs};
@@ -125,6 +129,12 @@ pub enum Command {
         after_long_help = EXEC_HELP
     )]
     Exec(ExecArgs),
+    /// A gateway that people reach pods through with plain ssh
+    Gateway {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: GatewayCommand,
+    },
     /// Print or install what ssh, scp and rsync need to reach pods
     #[command(after_long_help = SSH_CONFIG_HELP)]
     SshConfig(SshConfigArgs),

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{self, Cli, Command, Streaming};
+use crate::cli::{self, Cli, Command, GatewayCommand, Streaming};
 use crate::cluster::Stdin;
 use crate::ui::Ui;
 use reach::Reach;
@@ -20,6 +20,9 @@ mod connect;
 mod exec;
 mod exit;
 mod forward;
+mod gateway {
+    pub(super) mod check;
+}
 mod known_hosts;
 mod listen;
 mod manifest;
@@ -68,6 +71,12 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             };
             let reach = Reach::new(&global, &args.reach, Streaming::Exec, stdin);
             (on_runtime(exec::run(&args, reach, &ui)), exit::exec_code)
+        }
+        Command::Gateway {
+            command: GatewayCommand::Check(args),
+        } => {
+            let checked = gateway::check::run(&args, &global, &ui);
+            (on_runtime(checked), |_| exit::OTHER)
         }
         Command::SshConfig(args) => (ssh_config::run(&args, &global, &ui), |_| exit::OTHER),
         Command::KnownHosts(args) => (known_hosts::run(&args, &ui), |_| exit::OTHER),

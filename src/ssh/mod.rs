@@ -6,6 +6,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`access`] | from a key or a certificate to an identity, and what it is restricted to |
+//! | [`check`] | whether what the configuration names can be used |
 //! | [`config`] | the file that says all of this |
 //! | [`host_key`] | the keys by which users know the gateway |
 //! | [`name`] | from a user name or a jump's host to a place |
@@ -17,10 +18,11 @@
 
 pub mod access;
 pub mod audit;
+pub mod check;
 pub mod config;
+pub mod door;
 pub mod host_key;
 pub mod name;
 pub mod policy;
-pub mod door;
 pub mod request;
 pub mod spool;

@@ -19,6 +19,7 @@ use thiserror::Error;
 use self::document::Document;
 use self::limits::size;
 use super::access::{AuthoritySettings, KeyFiles, Settings, is_name};
+use super::audit::{OnFailure, SinkConfig, SinkKind};
 use super::name::{Clusters, is_login};
 use super::policy::{Backend, Grant, OnDisconnect, Pattern, Policy, Record, Rule};
 use crate::untrusted::printable;
@@ -105,45 +106,14 @@ pub struct ClusterSettings {
 }
 
 /// What is written down.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Audit {
     /// Where to, at least one.
-    pub sinks: Vec<Sink>,
+    pub sinks: Vec<SinkConfig>,
     /// What happens when one that is required does not work.
     pub on_failure: OnFailure,
     /// Regular expressions of what is left out.
     pub redact: Vec<String>,
-}
-
-/// Where events go.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Sink {
-    /// Where.
-    pub to: SinkTo,
-    /// Whether nothing may happen that it does not take.
-    pub required: bool,
-}
-
-/// Where events go.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum SinkTo {
-    /// Standard output.
-    Stdout,
-    /// Appended to a file.
-    File(PathBuf),
-    /// A Unix socket.
-    Socket(PathBuf),
-}
-
-/// What happens when a sink does not work that is required.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "lowercase")]
-pub enum OnFailure {
-    /// No session starts, and those that run end.
-    #[default]
-    Deny,
-    /// Nothing.
-    Continue,
 }
 
 /// `recordings`.
@@ -274,7 +244,7 @@ impl Config {
     /// # Errors
     /// [`Error::Wrong`] for the first thing that is.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, Error> {
-        let folder = path.parent().unwrap_or(Path::new(""));
+        let folder = path.parent().unwrap_or_else(|| Path::new(""));
         yaml::text(bytes, "write `version: 1`, `clusters:` and `access:`")
             .and_then(|text| {
                 let document = Document::read(text)?;
@@ -408,7 +378,7 @@ impl Reading<'_> {
                 Err(self.key(&["host_key", "secret"], reason))
             }
             (None, Some(secret)) => Ok(HostKey::Secret {
-                cluster: cluster.unwrap_or(names.default()).to_owned(),
+                cluster: cluster.unwrap_or_else(|| names.default()).to_owned(),
                 namespace: secret.namespace,
                 name: secret.name,
             }),
@@ -602,21 +572,24 @@ impl Reading<'_> {
             }
         };
         let sinks = sinks.map(|(at, sink)| {
-            let to = match (sink.stdout, sink.file, sink.socket) {
-                (true, None, None) => SinkTo::Stdout,
-                (false, Some(path), None) => SinkTo::File(self.path(path)),
-                (false, None, Some(path)) => SinkTo::Socket(self.path(path)),
+            let kind = match (sink.stdout, sink.file, sink.socket) {
+                (true, None, None) => SinkKind::Stdout,
+                (false, Some(path), None) => SinkKind::File(self.path(path)),
+                (false, None, Some(path)) => SinkKind::Socket(self.path(path)),
                 _ => {
                     let reason = "a sink is one of `stdout: true`, `file` and `socket`".to_owned();
                     return Err(Place::item(&["audit", "sinks"], at).fault(self.text, reason));
                 }
             };
             let required = sink.required.unwrap_or(true);
-            Ok(Sink { to, required })
+            Ok(SinkConfig { kind, required })
         });
         Ok(Audit {
             sinks: sinks.collect::<Result<_, _>>()?,
-            on_failure: audit.on_failure,
+            on_failure: match audit.on_failure {
+                None | Some(document::OnFailure::Deny) => OnFailure::Deny,
+                Some(document::OnFailure::Continue) => OnFailure::Continue,
+            },
             redact: audit.redact,
         })
     }

@@ -1,3 +1,4 @@
 //! The gateway.
 
+mod check;
 mod host_key;
