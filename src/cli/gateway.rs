@@ -2,9 +2,15 @@
 
 use std::net::SocketAddr;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use super::ReachArgs;
+
+mod check;
+mod manifests;
+
+pub use self::check::CheckArgs;
+pub use self::manifests::{ManifestsArgs, ServiceType};
 
 /// `kpf gateway`.
 #[derive(Args)]
@@ -16,6 +22,21 @@ pub struct GatewayArgs {
     /// How to reach pods.
     #[command(flatten)]
     pub reach: ReachArgs,
+
+    /// Something else than to run it.
+    #[command(subcommand)]
+    pub command: Option<GatewayCommand>,
+}
+
+/// What there is to do with a gateway, besides running it.
+#[derive(Subcommand)]
+pub enum GatewayCommand {
+    /// Say what is wrong with a gateway's configuration, and with all that it names
+    #[command(after_long_help = check::HELP)]
+    Check(CheckArgs),
+    /// Print what a cluster needs to run a gateway, for `kubectl apply -f -`
+    #[command(after_long_help = manifests::HELP)]
+    Manifests(ManifestsArgs),
 }
 
 pub(super) const HELP: &str = "\

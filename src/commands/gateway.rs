@@ -21,6 +21,9 @@ use crate::ssh::name::Clusters;
 use crate::ssh::server::{Acting, Gateway, Setup};
 use crate::ui::Ui;
 
+pub(super) mod check;
+pub(super) mod manifests;
+
 /// Serves until it is told to end. Ends connections and commands with it.
 pub(super) async fn run(args: &GatewayArgs, reach: Reach, ui: &Ui) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;

@@ -11,7 +11,7 @@ use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use crate::cli::{self, Cli, Command, Streaming};
+use crate::cli::{self, Cli, Command, GatewayCommand, Streaming};
 use crate::cluster::Stdin;
 use crate::ui::Ui;
 use reach::Reach;
@@ -73,9 +73,17 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             (on_runtime(exec::run(&args, reach, &ui)), exit::exec_code)
         }
         Command::Gateway(args) => {
-            let reach = Reach::new(&global, &args.reach, Streaming::Exec, Stdin::Free);
-            let running = on_threads(gateway::run(&args, reach, &ui));
-            (running, |_| exit::OTHER)
+            let outcome = match &args.command {
+                None => {
+                    let reach = Reach::new(&global, &args.reach, Streaming::Exec, Stdin::Free);
+                    on_threads(gateway::run(&args, reach, &ui))
+                }
+                Some(GatewayCommand::Check(args)) => {
+                    on_runtime(gateway::check::run(args, &global, &ui))
+                }
+                Some(GatewayCommand::Manifests(args)) => gateway::manifests::run(args, &ui),
+            };
+            (outcome, |_| exit::OTHER)
         }
         Command::SshConfig(args) => (ssh_config::run(&args, &global, &ui), |_| exit::OTHER),
         Command::KnownHosts(args) => (known_hosts::run(&args, &ui), |_| exit::OTHER),

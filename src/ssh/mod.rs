@@ -5,6 +5,13 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`access`] | from a key or a certificate to an identity, and what it is restricted to |
+//! | [`check`] | whether what the configuration names can be used |
+//! | [`config`] | the file that says all of this |
+//! | [`host_key`] | the keys by which users know the gateway |
+//! | [`name`] | from a user name or a jump's host to a place |
+//! | [`audit`] | what happened: events, recordings, and whether the log is as it was written |
+//! | [`policy`] | what somebody may do at a place |
 //! | [`door`] | who may stay before anybody knows who it is |
 //! | [`access`] | from a key or a certificate to an identity, and what it is restricted to |
 //! | [`name`] | from a user name or a jump's host to a place |
@@ -25,6 +32,7 @@
 pub mod access;
 pub mod audit;
 pub mod builtin;
+pub mod check;
 pub mod config;
 pub mod door;
 pub mod host_key;

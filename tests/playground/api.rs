@@ -11,6 +11,7 @@ use super::access::{Action, Caller};
 use super::answer::{Body, Query, Refusal, decode, document, text, text_with};
 use super::faults::{self, Answer};
 use super::read::read;
+use super::review;
 use super::server::{Server, Visitor};
 use super::upgrade::{self, Upgrade};
 use super::world::{GROUPS, RESOURCES};
@@ -139,6 +140,12 @@ async fn route(
         ] if rest.len() < 2 && request.method() != Method::GET => {
             write::secret(server, &caller, request, namespace, rest.first().copied()).await
         }
+        [
+            "apis",
+            "authorization.k8s.io",
+            "v1",
+            "selfsubjectaccessreviews",
+        ] if request.method() == Method::POST => review::of_self(&caller, request).await,
         ["api", "v1", ref rest @ ..] => read(server, &caller, &request, "", rest),
         ["apis", group, "v1", ref rest @ ..] => read(server, &caller, &request, group, rest),
         _ => Err(Refusal::no_route()),

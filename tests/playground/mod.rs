@@ -41,6 +41,7 @@ pub(crate) mod process;
 pub(crate) mod read;
 pub(crate) mod remote_spdy;
 pub(crate) mod request_line;
+pub(crate) mod review;
 pub(crate) mod runtime;
 pub(crate) mod server;
 pub(crate) mod sshd;

@@ -9,7 +9,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
 use super::limits::{Limits, span};
-use super::{OnFailure, Recordings, Relay, Spool};
+use super::{Recordings, Relay, Spool};
 use crate::ssh::access::{self, is_name};
 use crate::ssh::policy::{Destination, Pattern};
 use crate::untrusted::printable;
@@ -232,8 +232,15 @@ pub(super) enum NoShell {
 )]
 pub(super) struct Audit {
     pub(super) sinks: Option<Vec<Sink>>,
-    pub(super) on_failure: OnFailure,
+    pub(super) on_failure: Option<OnFailure>,
     pub(super) redact: Vec<String>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum OnFailure {
+    Deny,
+    Continue,
 }
 
 /// An item of `sinks`.

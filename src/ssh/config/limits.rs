@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
 use super::document::networks;
-use super::values::{Count, Size, Span, SpanOrOff, Startups};
+use super::values::{Count, Percent, Size, Span, SpanOrOff, Startups};
 use crate::yaml::parsed;
 
 /// `limits`.
@@ -182,10 +182,5 @@ fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
 }
 
 fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    match parsed(deserializer)? {
-        Count(percent @ 1..=100) => Ok(percent),
-        Count(more) => Err(serde::de::Error::custom(format_args!(
-            "{more} is more than 100"
-        ))),
-    }
+    parsed(deserializer).map(|Percent(percent)| percent)
 }

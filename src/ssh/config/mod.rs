@@ -19,6 +19,7 @@ use thiserror::Error;
 use self::document::Document;
 use self::limits::size;
 use super::access::{AuthoritySettings, KeyFiles, Settings, is_name};
+use super::audit::{OnFailure, SinkConfig, SinkKind};
 use super::name::{Clusters, is_login};
 use super::policy::{Backend, Grant, OnDisconnect, Pattern, Policy, Record, Rule};
 use crate::untrusted::printable;
@@ -39,9 +40,6 @@ const HOST_KEY: &str = "host_key";
 
 /// What a certificate may last unless the file says so: a day's work.
 const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(24 * 3600);
-
-/// How long it waits for sessions to end unless the file says so.
-const DRAIN: Duration = Duration::from_secs(300);
 
 /// Characters of what the file says, in an error.
 const SHOWN: usize = 120;
@@ -105,45 +103,14 @@ pub struct ClusterSettings {
 }
 
 /// What is written down.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Audit {
     /// Where to, at least one.
-    pub sinks: Vec<Sink>,
+    pub sinks: Vec<SinkConfig>,
     /// What happens when one that is required does not work.
     pub on_failure: OnFailure,
     /// Regular expressions of what is left out.
     pub redact: Vec<String>,
-}
-
-/// Where events go.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Sink {
-    /// Where.
-    pub to: SinkTo,
-    /// Whether nothing may happen that it does not take.
-    pub required: bool,
-}
-
-/// Where events go.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum SinkTo {
-    /// Standard output.
-    Stdout,
-    /// Appended to a file.
-    File(PathBuf),
-    /// A Unix socket.
-    Socket(PathBuf),
-}
-
-/// What happens when a sink does not work that is required.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "lowercase")]
-pub enum OnFailure {
-    /// No session starts, and those that run end.
-    #[default]
-    Deny,
-    /// Nothing.
-    Continue,
 }
 
 /// `recordings`.
@@ -257,6 +224,9 @@ pub enum Error {
 }
 
 impl Config {
+    /// How long it waits for sessions to end unless the file says so.
+    pub const DRAIN: Duration = Duration::from_secs(300);
+
     /// Reads a file, `-` being stdin, and checks all of it, but no other file. Blocks.
     ///
     /// # Errors
@@ -337,7 +307,9 @@ impl Reading<'_> {
                 ..document.spool
             },
             limits: document.limits,
-            drain: document.drain.map_or(DRAIN, |values::Span(drain)| drain),
+            drain: document
+                .drain
+                .map_or(Config::DRAIN, |values::Span(drain)| drain),
         };
         self.limits(&config.limits)?;
         Ok(config)
@@ -602,21 +574,24 @@ impl Reading<'_> {
             }
         };
         let sinks = sinks.map(|(at, sink)| {
-            let to = match (sink.stdout, sink.file, sink.socket) {
-                (true, None, None) => SinkTo::Stdout,
-                (false, Some(path), None) => SinkTo::File(self.path(path)),
-                (false, None, Some(path)) => SinkTo::Socket(self.path(path)),
+            let kind = match (sink.stdout, sink.file, sink.socket) {
+                (true, None, None) => SinkKind::Stdout,
+                (false, Some(path), None) => SinkKind::File(self.path(path)),
+                (false, None, Some(path)) => SinkKind::Socket(self.path(path)),
                 _ => {
                     let reason = "a sink is one of `stdout: true`, `file` and `socket`".to_owned();
                     return Err(Place::item(&["audit", "sinks"], at).fault(self.text, reason));
                 }
             };
             let required = sink.required.unwrap_or(true);
-            Ok(Sink { to, required })
+            Ok(SinkConfig { kind, required })
         });
         Ok(Audit {
             sinks: sinks.collect::<Result<_, _>>()?,
-            on_failure: audit.on_failure,
+            on_failure: match audit.on_failure {
+                None | Some(document::OnFailure::Deny) => OnFailure::Deny,
+                Some(document::OnFailure::Continue) => OnFailure::Continue,
+            },
             redact: audit.redact,
         })
     }

@@ -28,8 +28,8 @@ fn a_small_file_has_defaults_for_the_rest() {
         },
         policy: Policy::default(),
         audit: Audit {
-            sinks: vec![Sink {
-                to: SinkTo::Stdout,
+            sinks: vec![SinkConfig {
+                kind: SinkKind::Stdout,
                 required: true,
             }],
             on_failure: OnFailure::Deny,
@@ -110,8 +110,8 @@ fn the_example_of_the_readme_says_what_it_means() {
     );
     assert_eq!(config.audit.sinks.len(), 2);
     assert_eq!(
-        config.audit.sinks[1].to,
-        SinkTo::Socket("/run/vector.sock".into())
+        config.audit.sinks[1].kind,
+        SinkKind::Socket("/run/vector.sock".into())
     );
     assert!(!config.audit.sinks[1].required);
     let recordings = config.recordings.unwrap();
@@ -243,7 +243,7 @@ fn every_error_has_its_place_and_what_is_allowed() {
         ),
         (
             "version: 1\nclusters: {dev: {kubconfig: x}}".to_owned(),
-            (2, 19),
+            (2, 18),
             "unknown field `kubconfig`, expected `kubeconfig` or `context`",
         ),
         (
@@ -331,7 +331,7 @@ fn every_error_has_its_place_and_what_is_allowed() {
         (
             with("limits: {memory_percent: 101}"),
             (4, 26),
-            "101 is more than 100",
+            "`101` is no number from 1 to 100",
         ),
         (
             with("limits: {unauthenticated: 100}"),

@@ -4,6 +4,7 @@
 //! Kubernetes' own rules, lists as JSON, and the configuration as an indented block.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use crate::cluster::target::is_label;
 use crate::untrusted::printable;
@@ -14,8 +15,8 @@ mod tests;
 const TEMPLATE: &str = include_str!("template.yaml");
 /// The configuration where none is given.
 const CONFIG: &str = include_str!("gateway.yaml");
-/// Seconds that the last events may take to be written after a drain.
-const LAST_EVENTS: u64 = 10;
+/// How long the last events may take to be written after a drain.
+const LAST_EVENTS: Duration = Duration::from_secs(10);
 /// Characters of a wrong value in an error.
 const SHOWN: usize = 120;
 
@@ -42,8 +43,8 @@ pub struct Options {
     pub constrained: bool,
     /// The configuration's text; without one, keys from a ConfigMap, the host key in a Secret, and events on stdout.
     pub config: Option<String>,
-    /// Seconds that a drain may take; as the configuration says.
-    pub drain: u64,
+    /// How long a drain may take; as the configuration says.
+    pub drain: Duration,
 }
 
 /// How a service is reached.
@@ -126,7 +127,7 @@ impl Options {
             namespace,
             ("image", self.image.clone()),
             ("replicas", self.replicas.to_string()),
-            ("grace", (self.drain + LAST_EVENTS).to_string()),
+            ("grace", (self.drain + LAST_EVENTS).as_secs().to_string()),
             ("service", service.to_owned()),
             ("traffic", traffic.to_owned()),
             ("port", self.port.to_string()),

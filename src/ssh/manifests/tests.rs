@@ -24,7 +24,7 @@ fn options() -> Options {
         groups: Vec::new(),
         constrained: false,
         config: None,
-        drain: 300,
+        drain: Config::DRAIN,
     }
 }
 
@@ -94,7 +94,7 @@ fn every_object_is_what_kubernetes_takes() {
     assert_eq!(namespace, "ssh");
     let role = object::<Role>(&all, "Role", name).rules.unwrap();
     assert_eq!(role[1].resource_names.as_ref(), Some(&vec![secret]));
-    assert_eq!(config.drain.as_secs(), all.drain);
+    assert_eq!(config.drain, all.drain);
     object::<ConfigMap>(&all, "ConfigMap", &format!("{name}-users"));
     object::<CoreService>(&all, "Service", name);
     object::<PodDisruptionBudget>(&all, "PodDisruptionBudget", name);

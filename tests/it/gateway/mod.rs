@@ -11,6 +11,7 @@ use crate::playground::{Options, ports};
 use crate::program::{Process, TestEnv, in_time, run};
 use crate::tools;
 
+mod check;
 mod conformance;
 mod exec;
 mod host_key;
