@@ -284,7 +284,7 @@ impl Writer {
             name: self.name,
             bytes: self.bytes,
             sha256: self.output.map(|output| hex(output.hash.finish().as_ref())),
-            incomplete: incomplete.or(ended.err()),
+            incomplete: incomplete.or_else(|| ended.err()),
         }
     }
 }
