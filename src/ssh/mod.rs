@@ -34,8 +34,6 @@ pub mod laptop;
 pub mod manifests;
 pub mod name;
 pub mod policy;
-pub mod door;
-pub mod name;
 pub mod request;
 pub mod server;
 mod session;
