@@ -133,7 +133,7 @@ impl Serialize for LossyText<'_> {
 }
 
 /// Compact JSON that escapes, beside what JSON asks for, DEL, C1 and everything that hides or reorders text.
-struct Escaping;
+pub(super) struct Escaping;
 
 impl serde_json::ser::Formatter for Escaping {
     fn write_string_fragment<W>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()>

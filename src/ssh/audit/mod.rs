@@ -31,12 +31,14 @@
 //! | [`sink`], [`target`] | where they go, each from a thread of its own |
 //! | [`log`] | the one who writes; fails closed |
 //! | [`auditor`] | code that watches, and may close |
+//! | [`recording`] | what was on a terminal |
 
 pub mod auditor;
 pub mod chain;
 pub mod event;
 pub mod line;
 pub mod log;
+pub mod recording;
 pub mod redact;
 pub mod session;
 pub mod sink;
