@@ -3,8 +3,10 @@
 //! Flags that kubectl has are spelled and read as kubectl's are: Go's durations and booleans, the last of two
 //! equal flags wins, global flags may stand before or after the command. What clap can't express is in `words`.
 
+pub mod completion;
 mod gateway;
 mod global;
+mod scripting;
 mod ssh_config;
 mod survive;
 mod values;
@@ -23,6 +25,7 @@ use crate::cluster::{Alias, Environment};
 
 pub use self::gateway::{CheckArgs, GatewayArgs, GatewayCommand, ManifestsArgs, ServiceType};
 pub use self::global::GlobalArgs;
+pub use self::scripting::{Output, ScriptArgs, Stop};
 pub use self::ssh_config::{KnownHostsArgs, SshConfigArgs};
 pub use self::survive::{Balance, SurviveArgs};
 pub use self::via::{Via, ViaArgs};
@@ -57,6 +60,12 @@ impl Cli {
     pub fn parse_words(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut root = Self::command();
         let words = words::command_first(&root, words.into_iter().collect());
+        if words::lacks_its_command(&words) {
+            return Err(clap::Error::raw(
+                ErrorKind::MissingRequiredArgument,
+                "no COMMAND follows `--`",
+            ));
+        }
         let mut matches = root.try_get_matches_from_mut(words)?;
         let command = matches.subcommand_name().map(str::to_owned);
         Self::from_arg_matches_mut(&mut matches).map_err(|error| {
@@ -102,10 +111,20 @@ pub fn complaint(error: &clap::Error) -> Option<String> {
 }
 
 /// The script that completes `kpf` in this shell; the package has the same under `completions/`.
+///
+/// That of bash, zsh and fish asks `kpf complete` what may come next, and so knows pods and ports; those of other shells
+/// know commands and flags.
 pub fn completion_script(shell: clap_complete::Shell) -> Vec<u8> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "kpf", &mut script);
-    script
+    match shell {
+        clap_complete::Shell::Bash => include_bytes!("cli/completion/kpf.bash").to_vec(),
+        clap_complete::Shell::Zsh => include_bytes!("cli/completion/_kpf").to_vec(),
+        clap_complete::Shell::Fish => include_bytes!("cli/completion/kpf.fish").to_vec(),
+        other => {
+            let mut script = Vec::new();
+            clap_complete::generate(other, &mut Cli::command(), "kpf", &mut script);
+            script
+        }
+    }
 }
 
 /// What to do.
@@ -114,7 +133,7 @@ pub enum Command {
     /// Forward local ports to pods
     #[command(
         visible_alias = "port-forward",
-        override_usage = "kpf forward [OPTIONS] {TARGET [[ADDR:]LOCAL:]REMOTE... | @NAME}...",
+        override_usage = "kpf forward [OPTIONS] {TARGET [[ADDR:]LOCAL:]REMOTE... | @NAME}... [-- COMMAND [ARGS]...]",
         after_long_help = FORWARD_HELP
     )]
     Forward(ForwardArgs),
@@ -136,6 +155,9 @@ pub enum Command {
     /// The pinned host keys of a pod, for ssh's KnownHostsCommand
     #[command(hide = true)]
     KnownHosts(KnownHostsArgs),
+    /// What may come next on a command line, for the completion scripts
+    #[command(hide = true)]
+    Complete(CompleteArgs),
     /// Print the completion script of a shell
     #[command(after_long_help = COMPLETIONS_HELP)]
     Completions {
@@ -164,6 +186,10 @@ pub struct ForwardArgs {
     /// Go on if some of the ports can't be bound, as kubectl does
     #[arg(long)]
     pub allow_partial: bool,
+
+    /// What scripts need.
+    #[command(flatten)]
+    pub script: ScriptArgs,
 
     /// How connections are kept.
     #[command(flatten)]
@@ -232,6 +258,10 @@ pub struct ExecArgs {
     )]
     pub stdin: bool,
 
+    /// What stdout is: json for one event per line, the command's output among them
+    #[arg(short, long, value_name = "FORMAT", conflicts_with = "tty")]
+    pub output: Option<Output>,
+
     /// Run it in a terminal, if stdin is one; only with -i
     #[arg(
         short,
@@ -287,6 +317,17 @@ impl ExecArgs {
     pub fn container(&self) -> Option<&str> {
         self.container.as_deref().filter(|name| !name.is_empty())
     }
+}
+
+/// `kpf complete`.
+#[derive(Args)]
+pub struct CompleteArgs {
+    /// Who asks
+    pub shell: clap_complete::Shell,
+
+    /// The line up to the cursor, the program's name first
+    #[arg(last = true)]
+    pub words: Vec<OsString>,
 }
 
 /// What every command that dials a pod has.
@@ -356,6 +397,12 @@ Examples:
 
 A first word that is no command starts a forward. A pod that is named like a command is written pod/NAME.
 
+Files: ~/.kube/config the kubeconfig, unless --kubeconfig or KUBECONFIG names others; ~/.config/kpf/forwards.yaml the \
+forwards that have names; ~/.local/state/kpf/known_hosts host keys of pods, ~/.local/state/kpf/forwards those in the background.
+
+Environment: KUBECONFIG, HTTPS_PROXY and NO_PROXY as kubectl has them; KUBECTL_PORT_FORWARD_WEBSOCKETS=false and \
+KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false for SPDY; XDG_CONFIG_HOME, XDG_STATE_HOME and XDG_RUNTIME_DIR for kpf's own files.
+
 Exit codes: 0 success, 1 wrong usage or any other failure, 68 no such pod or it is not running, 69 the cluster can't be \
 reached, 74 lost while connected, 77 forbidden or not logged in, 111 the pod refused the port, 141 nobody reads stdout. Above 1 they come from \
 connect only; exec has those of the command, 74 and 141.";
@@ -374,6 +421,10 @@ Examples:
                                               two targets, the second one in namespace shop
   kpf forward @db @shop                       by name, from ~/.config/kpf/forwards.yaml
   kpf forward -f forwards.yaml                all forwards of a file
+  kpf forward svc/db :5432 -- sh -c 'pg_dump -h 127.0.0.1 -p $KPF_PORT_5432'
+                                              a command that lives as long as the forward, and its exit code
+  kpf forward --background svc/web 8080:80    returns when it is ready; --list shows it, --stop ends it
+  kpf forward -o json svc/web :80             events for programs, one per line
 
 The forwards file:
   version: 1
@@ -388,7 +439,21 @@ The forwards file:
       container: app
     web: {target: shop/deploy/web, ports: [8080:http]}
   groups:
-    shop: [db, web]                           # forwards and other groups";
+    shop: [db, web]                           # forwards and other groups
+
+COMMAND sees KPF_PORT_<REMOTE> and KPF_ADDRESS_<REMOTE> for each port, <REMOTE> as it was written, in capitals and with _ \
+for what is no letter or digit (KPF_PORT_5432, KPF_ADDRESS_HTTPS), and KPF_PORT and KPF_ADDRESS for the first one. The \
+address is HOST:PORT, or a socket's path. stdout is COMMAND's alone.
+
+JSON lines have version (1), seq, time and type: listening (target, pod, address, port, remote), ready, opened \
+(connection, target, local, remote), closed (connection, pod, sent, received, error), state (target, state, pod, \
+message; state is lost, gone, connected, moved, waiting or resumed), ended (code, error). A gap in seq tells of lines that \
+were not read in time.
+
+Exit codes: 0 ended by Ctrl-C, 1 any failure, 129 and 143 ended by SIGHUP and SIGTERM; with COMMAND its own, 126 if it \
+can't be run, 127 if it isn't found.
+
+Environment: NOTIFY_SOCKET is told READY=1 (sd_notify(3)).";
 
 const CONNECT_HELP: &str = "\
 Examples:
@@ -414,6 +479,10 @@ Examples:
   kpf exec shop/web -- tar cz /srv > srv.tgz  its output in a file
   kpf exec -i --verify web -- tar xz < srv.tgz
                                               a failure if the runtime loses some of it
+  kpf exec -o json web -- df -k | jq -r 'select(.type == \"output\").text'
+
+JSON lines have version (1) and type: started (namespace, pod, container), output (stream, and text, or base64 where it \
+is no UTF-8), exited (code). A connection that is lost has no exited line.
 
 Exit codes: the command's own, with a line on stderr if it is not 0; 1 wrong usage or any other failure; 74 the \
 connection ended before the command's exit status came, stdin or stdout failed, or --verify did; 141 nobody reads stdout.";

@@ -11,15 +11,22 @@ use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use crate::cli::{self, Cli, Command, GatewayCommand, Streaming};
-use crate::cluster::Stdin;
+use crate::cli::{
+    self, Cli, Command, CompleteArgs, ForwardArgs, GatewayCommand, ScriptArgs, Streaming,
+};
+use crate::cluster::{Environment, Stdin};
+use crate::complete::{self, Completions};
 use crate::ui::Ui;
+use crate::untrusted::printable;
 use reach::Reach;
 
 mod accept;
+mod background;
 mod claims;
+mod companion;
 mod connect;
 mod exec;
+mod exec_lines;
 mod exit;
 mod forward;
 mod gateway;
@@ -28,6 +35,7 @@ mod listen;
 mod manifest;
 mod plan;
 mod reach;
+mod ready;
 mod signal;
 mod ssh_config;
 mod stdio;
@@ -56,7 +64,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Forward(args) => {
             let reach = Reach::new(&global, &args.reach, Streaming::PortForward, Stdin::Free);
             // kubectl knows only this one code.
-            (on_runtime(forward::run(&args, reach, &ui)), |_| exit::OTHER)
+            (forward(&args, reach, &ui), |_| exit::OTHER)
         }
         Command::Connect(args) => {
             let reach = Reach::new(&global, &args.reach, Streaming::PortForward, Stdin::Taken);
@@ -87,12 +95,50 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Command::SshConfig(args) => (ssh_config::run(&args, &global, &ui), |_| exit::OTHER),
         Command::KnownHosts(args) => (known_hosts::run(&args, &ui), |_| exit::OTHER),
+        Command::Complete(args) => (complete(&args, &ui), |_| exit::OTHER),
         Command::Completions { shell } => (completions(shell, &ui), |_| exit::OTHER),
     };
     outcome.unwrap_or_else(|error| {
         ui.error(with_causes(&error));
         ExitCode::from(code(&error))
     })
+}
+
+fn forward(args: &ForwardArgs, reach: Reach, ui: &Ui) -> anyhow::Result<ExitCode> {
+    let ScriptArgs {
+        output,
+        quiet,
+        list,
+        ..
+    } = args.script;
+    let mut ui = ui.clone();
+    if quiet {
+        ui = ui.without_events().only_errors();
+    }
+    if output == Some(cli::Output::Json) {
+        ui = ui.json();
+    }
+    match &args.script {
+        _ if list => background::list(reach.environment(), output, &ui),
+        ScriptArgs {
+            stop: Some(stop), ..
+        } => background::stop(reach.environment(), *stop, &ui),
+        ScriptArgs {
+            background: true, ..
+        } => background::start(args, reach.environment(), &ui),
+        ScriptArgs {
+            in_background: true,
+            ..
+        } => {
+            background::detach()?;
+            on_runtime(forward::run(args, reach, &ui.json()))
+        }
+        // stdout is the command's
+        _ if !args.forwards.command.is_empty() => {
+            on_runtime(forward::run(args, reach, &ui.without_events()))
+        }
+        _ => on_runtime(forward::run(args, reach, &ui)),
+    }
 }
 
 /// The error and its causes, without those that it has in its own words already.
@@ -106,6 +152,33 @@ fn with_causes(error: &anyhow::Error) -> String {
     }
     text
 }
+
+/// Nothing that goes wrong here is worth a word: a person is typing.
+fn complete(args: &CompleteArgs, ui: &Ui) -> anyhow::Result<ExitCode> {
+    let words = &args.words;
+    let found = on_runtime(async { Ok(complete::complete(words, Environment::capture()).await) })?;
+    let with_help = args.shell != clap_complete::Shell::Bash;
+    let mut lines = String::new();
+    match found {
+        Completions::Files => lines += "//files\n",
+        Completions::Words(words) => {
+            for (word, help) in words {
+                lines += &printable(&word, LONGEST_WORD);
+                if with_help && !help.is_empty() {
+                    lines += &format!("\t{}", printable(&help, LONGEST_HELP));
+                }
+                lines.push('\n');
+            }
+        }
+    }
+    ui.document(lines.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Characters of a candidate: more than any name has.
+const LONGEST_WORD: usize = 1000;
+/// Characters of what explains it, for a line of a terminal.
+const LONGEST_HELP: usize = 100;
 
 fn completions(shell: clap_complete::Shell, ui: &Ui) -> anyhow::Result<ExitCode> {
     ui.document(&cli::completion_script(shell))

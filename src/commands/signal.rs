@@ -1,7 +1,6 @@
 //! The signals that end a command, and the exit codes that they mean.
 
 use std::io;
-use std::process::ExitCode;
 
 /// Signals that are caught from the moment this is made.
 pub(super) struct Signals {
@@ -69,14 +68,14 @@ impl Signals {
     }
 
     /// Waits for the first of them. Cancel-safe.
-    pub(super) async fn wait(&mut self) -> ExitCode {
+    pub(super) async fn wait(&mut self) -> u8 {
         #[cfg(unix)]
         {
             use std::task::Poll;
             std::future::poll_fn(|cx| {
                 for (signal, code) in &mut self.unix {
                     if signal.poll_recv(cx).is_ready() {
-                        return Poll::Ready(ExitCode::from(*code));
+                        return Poll::Ready(*code);
                     }
                 }
                 Poll::Pending
@@ -89,7 +88,7 @@ impl Signals {
             if tokio::signal::ctrl_c().await.is_err() {
                 std::future::pending().await
             }
-            ExitCode::SUCCESS
+            0
         }
     }
 }

@@ -6,6 +6,7 @@ mod playground;
 
 mod bad_input;
 mod cluster;
+mod complete;
 mod connect;
 mod differences;
 mod exec;
@@ -24,6 +25,7 @@ mod portforward;
 mod program;
 mod rbac;
 mod real;
+mod scripting;
 mod side_by_side;
 mod ssh;
 mod ssh_config;
