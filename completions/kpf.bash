@@ -540,7 +540,7 @@ _kpf() {
             return 0
             ;;
         kpf__subcmd__exec)
-            opts="-f -c -i -t -q -n -v -s -h --filename --container --stdin --tty --quiet --verify --hang-up --pod-running-timeout --transport --namespace --context --kubeconfig --v --cluster --user --server --token --username --password --as --as-group --as-uid --as-user-extra --certificate-authority --client-certificate --client-key --tls-server-name --insecure-skip-tls-verify --request-timeout --proxy-url --cache-dir --disable-compression --kuberc --log-flush-frequency --match-server-version --profile --profile-output --vmodule --warnings-as-errors --help"
+            opts="-f -c -i -o -t -q -n -v -s -h --filename --container --stdin --output --tty --quiet --verify --hang-up --pod-running-timeout --transport --namespace --context --kubeconfig --v --cluster --user --server --token --username --password --as --as-group --as-uid --as-user-extra --certificate-authority --client-certificate --client-key --tls-server-name --insecure-skip-tls-verify --request-timeout --proxy-url --cache-dir --disable-compression --kuberc --log-flush-frequency --match-server-version --profile --profile-output --vmodule --warnings-as-errors --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -568,6 +568,14 @@ _kpf() {
                     ;;
                 -i)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "json" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "json" -- "${cur}"))
                     return 0
                     ;;
                 --tty)
@@ -734,7 +742,7 @@ _kpf() {
             return 0
             ;;
         kpf__subcmd__forward)
-            opts="-f -c -n -v -s -h --filename --address --allow-partial --balance --hold --half-close-grace --max-tunnels --no-reconnect --retry-max-elapsed --via --via-command --container --pod-running-timeout --transport --namespace --context --kubeconfig --v --cluster --user --server --token --username --password --as --as-group --as-uid --as-user-extra --certificate-authority --client-certificate --client-key --tls-server-name --insecure-skip-tls-verify --request-timeout --proxy-url --cache-dir --disable-compression --kuberc --log-flush-frequency --match-server-version --profile --profile-output --vmodule --warnings-as-errors --help"
+            opts="-f -o -q -c -n -v -s -h --filename --address --allow-partial --output --quiet --port-file --ready-file --background --list --stop --in-background --balance --hold --half-close-grace --max-tunnels --no-reconnect --retry-max-elapsed --via --via-command --container --pod-running-timeout --transport --namespace --context --kubeconfig --v --cluster --user --server --token --username --password --as --as-group --as-uid --as-user-extra --certificate-authority --client-certificate --client-key --tls-server-name --insecure-skip-tls-verify --request-timeout --proxy-url --cache-dir --disable-compression --kuberc --log-flush-frequency --match-server-version --profile --profile-output --vmodule --warnings-as-errors --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -749,6 +757,26 @@ _kpf() {
                     return 0
                     ;;
                 --address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "json" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "json" -- "${cur}"))
+                    return 0
+                    ;;
+                --port-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ready-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --stop)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -67,6 +67,10 @@ complete -c kpf -n "__fish_kpf_needs_command" -f -a "completions" -d 'Print the 
 complete -c kpf -n "__fish_kpf_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c kpf -n "__fish_kpf_using_subcommand forward" -s f -l filename -d 'File with the forwards that have names, - for stdin; all of it if no @NAME is given [default: ~/.config/kpf/forwards.yaml]' -r -F
 complete -c kpf -n "__fish_kpf_using_subcommand forward" -l address -d 'Addresses to listen on, comma separated: IP addresses, or localhost for 127.0.0.1 and ::1' -r
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -s o -l output -d 'What stdout is: json for one event per line' -r -f -a "json\t'JSON, one value per line'"
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l port-file -d 'Write the local ports to this file once all are ready, one per line in the order of the command line; it is removed at the end' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l ready-file -d 'Make this file once all is ready; it is removed at the end' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l stop -d 'End the forward in the background that has this number, or all' -r
 complete -c kpf -n "__fish_kpf_using_subcommand forward" -l balance -d 'Spread connections over all ready pods of a service or workload: in turn, or to the one with the least open ones' -r -f -a "round-robin\t'In turn'
 least\t'To the pod with the fewest'"
 complete -c kpf -n "__fish_kpf_using_subcommand forward" -l hold -d 'How long a connection waits while there is no pod or no way to it' -r
@@ -113,10 +117,18 @@ complete -c kpf -n "__fish_kpf_using_subcommand forward" -l profile-output -r
 complete -c kpf -n "__fish_kpf_using_subcommand forward" -l vmodule -r
 complete -c kpf -n "__fish_kpf_using_subcommand forward" -l warnings-as-errors -r
 complete -c kpf -n "__fish_kpf_using_subcommand forward" -l allow-partial -d 'Go on if some of the ports can\'t be bound, as kubectl does'
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -s q -l quiet -d 'Print nothing but errors'
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l background -d 'Return once all is ready, and go on forwarding; ended by --stop'
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l list -d 'List the forwards that run in the background'
+complete -c kpf -n "__fish_kpf_using_subcommand forward" -l in-background -d 'This is the process in the background'
 complete -c kpf -n "__fish_kpf_using_subcommand forward" -l no-reconnect -d 'End when the pod or the connection to it is lost, as kubectl does'
 complete -c kpf -n "__fish_kpf_using_subcommand forward" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -s f -l filename -d 'File with the forwards that have names, - for stdin; all of it if no @NAME is given [default: ~/.config/kpf/forwards.yaml]' -r -F
 complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l address -d 'Addresses to listen on, comma separated: IP addresses, or localhost for 127.0.0.1 and ::1' -r
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -s o -l output -d 'What stdout is: json for one event per line' -r -f -a "json\t'JSON, one value per line'"
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l port-file -d 'Write the local ports to this file once all are ready, one per line in the order of the command line; it is removed at the end' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l ready-file -d 'Make this file once all is ready; it is removed at the end' -r -F
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l stop -d 'End the forward in the background that has this number, or all' -r
 complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l balance -d 'Spread connections over all ready pods of a service or workload: in turn, or to the one with the least open ones' -r -f -a "round-robin\t'In turn'
 least\t'To the pod with the fewest'"
 complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l hold -d 'How long a connection waits while there is no pod or no way to it' -r
@@ -163,6 +175,10 @@ complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l profile-output 
 complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l vmodule -r
 complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l warnings-as-errors -r
 complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l allow-partial -d 'Go on if some of the ports can\'t be bound, as kubectl does'
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -s q -l quiet -d 'Print nothing but errors'
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l background -d 'Return once all is ready, and go on forwarding; ended by --stop'
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l list -d 'List the forwards that run in the background'
+complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l in-background -d 'This is the process in the background'
 complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -l no-reconnect -d 'End when the pod or the connection to it is lost, as kubectl does'
 complete -c kpf -n "__fish_kpf_using_subcommand port-forward" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kpf -n "__fish_kpf_using_subcommand connect" -l alias -d 'A name for a context, to be used in OBJECT.NAMESPACE.ALIAS.kpf; may be given more than once' -r
@@ -210,6 +226,7 @@ complete -c kpf -n "__fish_kpf_using_subcommand connect" -s h -l help -d 'Print 
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -s f -l filename -d 'Instead of TARGET, a manifest whose object leads to the pod: a file, a folder with one, or -' -r
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -s c -l container -d 'Container to run it in, also an init or ephemeral one [default: the annotation kubectl.kubernetes.io/default-container names it, else the first]' -r
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -s i -l stdin -d 'Pass stdin to the command' -r
+complete -c kpf -n "__fish_kpf_using_subcommand exec" -s o -l output -d 'What stdout is: json for one event per line, the command\'s output among them' -r -f -a "json\t'JSON, one value per line'"
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -s t -l tty -d 'Run it in a terminal, if stdin is one; only with -i' -r
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -s q -l quiet -d 'Say nothing about the choice of a container, nor about a terminal that can\'t be used' -r
 complete -c kpf -n "__fish_kpf_using_subcommand exec" -l pod-running-timeout -d 'How long to wait for a pod that is ready, as in 30s or 1m30s' -r

@@ -5,6 +5,7 @@
 
 mod gateway;
 mod global;
+mod scripting;
 mod ssh_config;
 mod survive;
 mod values;
@@ -23,6 +24,7 @@ use crate::cluster::{Alias, Environment};
 
 pub use self::gateway::{CheckArgs, GatewayArgs, GatewayCommand, ManifestsArgs, ServiceType};
 pub use self::global::GlobalArgs;
+pub use self::scripting::{Output, ScriptArgs, Stop};
 pub use self::ssh_config::{KnownHostsArgs, SshConfigArgs};
 pub use self::survive::{Balance, SurviveArgs};
 pub use self::via::{Via, ViaArgs};
@@ -57,6 +59,12 @@ impl Cli {
     pub fn parse_words(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut root = Self::command();
         let words = words::command_first(&root, words.into_iter().collect());
+        if words::lacks_its_command(&words) {
+            return Err(clap::Error::raw(
+                ErrorKind::MissingRequiredArgument,
+                "no COMMAND follows `--`",
+            ));
+        }
         let mut matches = root.try_get_matches_from_mut(words)?;
         let command = matches.subcommand_name().map(str::to_owned);
         Self::from_arg_matches_mut(&mut matches).map_err(|error| {
@@ -114,7 +122,7 @@ pub enum Command {
     /// Forward local ports to pods
     #[command(
         visible_alias = "port-forward",
-        override_usage = "kpf forward [OPTIONS] {TARGET [[ADDR:]LOCAL:]REMOTE... | @NAME}...",
+        override_usage = "kpf forward [OPTIONS] {TARGET [[ADDR:]LOCAL:]REMOTE... | @NAME}... [-- COMMAND [ARGS]...]",
         after_long_help = FORWARD_HELP
     )]
     Forward(ForwardArgs),
@@ -164,6 +172,10 @@ pub struct ForwardArgs {
     /// Go on if some of the ports can't be bound, as kubectl does
     #[arg(long)]
     pub allow_partial: bool,
+
+    /// What scripts need.
+    #[command(flatten)]
+    pub script: ScriptArgs,
 
     /// How connections are kept.
     #[command(flatten)]
@@ -231,6 +243,10 @@ pub struct ExecArgs {
         action = ArgAction::Set
     )]
     pub stdin: bool,
+
+    /// What stdout is: json for one event per line, the command's output among them
+    #[arg(short, long, value_name = "FORMAT", conflicts_with = "tty")]
+    pub output: Option<Output>,
 
     /// Run it in a terminal, if stdin is one; only with -i
     #[arg(
@@ -374,6 +390,10 @@ Examples:
                                               two targets, the second one in namespace shop
   kpf forward @db @shop                       by name, from ~/.config/kpf/forwards.yaml
   kpf forward -f forwards.yaml                all forwards of a file
+  kpf forward svc/db :5432 -- sh -c 'pg_dump -h 127.0.0.1 -p $KPF_PORT_5432'
+                                              a command that lives as long as the forward, and its exit code
+  kpf forward --background svc/web 8080:80    returns when it is ready; --list shows it, --stop ends it
+  kpf forward -o json svc/web :80             events for programs, one per line
 
 The forwards file:
   version: 1
@@ -388,7 +408,21 @@ The forwards file:
       container: app
     web: {target: shop/deploy/web, ports: [8080:http]}
   groups:
-    shop: [db, web]                           # forwards and other groups";
+    shop: [db, web]                           # forwards and other groups
+
+COMMAND sees KPF_PORT_<REMOTE> and KPF_ADDRESS_<REMOTE> for each port, <REMOTE> as it was written, in capitals and with _ \
+for what is no letter or digit (KPF_PORT_5432, KPF_ADDRESS_HTTPS), and KPF_PORT and KPF_ADDRESS for the first one. The \
+address is HOST:PORT, or a socket's path. stdout is COMMAND's alone.
+
+JSON lines have version (1), seq, time and type: listening (target, pod, address, port, remote), ready, opened \
+(connection, target, local, remote), closed (connection, pod, sent, received, error), state (target, state, pod, \
+message; state is lost, gone, connected, moved, waiting or resumed), ended (code, error). A gap in seq tells of lines that \
+were not read in time.
+
+Exit codes: 0 ended by Ctrl-C, 1 any failure, 129 and 143 ended by SIGHUP and SIGTERM; with COMMAND its own, 126 if it \
+can't be run, 127 if it isn't found.
+
+Environment: NOTIFY_SOCKET is told READY=1 (sd_notify(3)).";
 
 const CONNECT_HELP: &str = "\
 Examples:
@@ -414,6 +448,10 @@ Examples:
   kpf exec shop/web -- tar cz /srv > srv.tgz  its output in a file
   kpf exec -i --verify web -- tar xz < srv.tgz
                                               a failure if the runtime loses some of it
+  kpf exec -o json web -- df -k | jq -r 'select(.type == \"output\").text'
+
+JSON lines have version (1) and type: started (namespace, pod, container), output (stream, and text, or base64 where it \
+is no UTF-8), exited (code). A connection that is lost has no exited line.
 
 Exit codes: the command's own, with a line on stderr if it is not 0; 1 wrong usage or any other failure; 74 the \
 connection ended before the command's exit status came, stdin or stdout failed, or --verify did; 141 nobody reads stdout.";

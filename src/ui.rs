@@ -7,15 +7,34 @@
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::untrusted::printable;
+
+mod event;
+
+pub use event::Event;
 
 /// A handle to stdout and stderr; clones print to the same.
 #[derive(Clone, Debug)]
 pub struct Ui {
     stdout: Arc<Line>,
     stderr: Arc<Line>,
+    style: Style,
+    /// Whether stderr has more than errors.
+    talks: bool,
+}
+
+/// What events look like.
+#[derive(Clone, Debug)]
+enum Style {
+    /// kubectl's lines for those that kubectl tells.
+    Kubectl,
+    /// JSON, with the number of the next one.
+    Json(Arc<AtomicU64>),
+    /// They are not printed.
+    Silent,
 }
 
 impl Ui {
@@ -33,17 +52,62 @@ impl Ui {
         Self {
             stdout: Arc::new(Line::new(stdout)),
             stderr: Arc::new(Line::new(stderr)),
+            style: Style::Kubectl,
+            talks: true,
+        }
+    }
+
+    /// The same with events as JSON lines on stdout.
+    #[must_use]
+    pub fn json(mut self) -> Self {
+        self.style = Style::Json(Arc::default());
+        self
+    }
+
+    /// The same with nothing on stdout.
+    #[must_use]
+    pub fn without_events(mut self) -> Self {
+        self.style = Style::Silent;
+        self
+    }
+
+    /// The same with nothing on stderr but errors.
+    #[must_use]
+    pub fn only_errors(mut self) -> Self {
+        self.talks = false;
+        self
+    }
+
+    /// Something that has happened. Text that comes from elsewhere must be [`printable`] already.
+    pub fn event(&self, event: &Event<'_>) {
+        match (&self.style, event) {
+            (Style::Json(next), _) => {
+                let seq = next.fetch_add(1, Ordering::Relaxed);
+                self.stdout.print(&event::line(event, seq));
+            }
+            (Style::Silent, Event::State { message, .. })
+            | (Style::Kubectl, Event::State { message, .. }) => self.notice(message),
+            (
+                Style::Kubectl,
+                Event::Listening {
+                    address, remote, ..
+                },
+            ) => {
+                self.forwarding(address, remote);
+            }
+            (Style::Kubectl, Event::Opened { local, .. }) => self.handling(local),
+            (Style::Kubectl | Style::Silent, _) => {}
         }
     }
 
     /// kubectl's line for a port that is bound: `Forwarding from 127.0.0.1:8080 -> 80`.
-    pub fn forwarding(&self, local: impl Display, remote: impl Display) {
+    fn forwarding(&self, local: impl Display, remote: impl Display) {
         self.stdout
             .print(&format!("Forwarding from {local} -> {remote}"));
     }
 
     /// kubectl's line for a local connection: `Handling connection for 8080`.
-    pub fn handling(&self, local: impl Display) {
+    fn handling(&self, local: impl Display) {
         self.stdout
             .print(&format!("Handling connection for {local}"));
     }
@@ -81,13 +145,17 @@ impl Ui {
 
     /// Something that went another way than was asked for, but went on.
     pub fn warning(&self, warning: impl Display) {
-        self.stderr
-            .print(&format!("warning: {}", one_line(warning)));
+        if self.talks {
+            self.stderr
+                .print(&format!("warning: {}", one_line(warning)));
+        }
     }
 
     /// Something good to know while waiting.
     pub fn notice(&self, notice: impl Display) {
-        self.stderr.print(&one_line(notice));
+        if self.talks {
+            self.stderr.print(&one_line(notice));
+        }
     }
 }
 

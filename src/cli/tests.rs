@@ -72,7 +72,13 @@ fn forwards_have_names() {
         ),
     ] {
         let file = file.map(PathBuf::from);
-        assert_eq!(forward(line).forwards, Forwards { wanted, file }, "{line}");
+        let command = Vec::new();
+        let expected = Forwards {
+            wanted,
+            file,
+            command,
+        };
+        assert_eq!(forward(line).forwards, expected, "{line}");
     }
     for line in ["kpf forward", "kpf forward -n shop"] {
         let error = parse(line).err().and_then(|error| complaint(&error));
@@ -268,7 +274,7 @@ fn a_complaint_is_one_line() {
         (
             "kpf pod/web 0",
             Some(
-                "remote port must be > 0 (usage: kpf forward [OPTIONS] {TARGET [[ADDR:]LOCAL:]REMOTE... | @NAME}...)",
+                "remote port must be > 0 (usage: kpf forward [OPTIONS] {TARGET [[ADDR:]LOCAL:]REMOTE... | @NAME}... [-- COMMAND [ARGS]...])",
             ),
         ),
     ] {

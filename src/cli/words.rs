@@ -20,6 +20,8 @@ pub struct Forwards {
     pub wanted: Vec<Wanted>,
     /// `-f`: the forwards file, `-` for stdin.
     pub file: Option<PathBuf>,
+    /// What is run while they live: a program and its arguments. Empty for nothing.
+    pub command: Vec<OsString>,
 }
 
 /// Something to forward.
@@ -85,9 +87,17 @@ impl FromArgMatches for Forwards {
         let words = matches.get_many::<String>(WORDS).into_iter().flatten();
         let wanted = Wanted::from_words(words.map(String::as_str)).map_err(wrong)?;
         let file = matches.get_one::<PathBuf>(FILE).cloned();
-        match wanted.is_empty() && file.is_none() {
+        let command = matches.get_many::<OsString>(COMMAND).into_iter().flatten();
+        let command: Vec<_> = command.cloned().collect();
+        // `--list` and `--stop` are about others.
+        let is_needed = !matches.get_flag("list") && !matches.contains_id("stop");
+        match wanted.is_empty() && file.is_none() && is_needed {
             true => Err(wrong(LACKING.to_owned())),
-            false => Ok(Self { wanted, file }),
+            false => Ok(Self {
+                wanted,
+                file,
+                command,
+            }),
         }
     }
 
@@ -118,11 +128,26 @@ impl Args for Forwards {
                          [default: ~/.config/kpf/forwards.yaml]",
                     ),
             )
+            .arg(
+                Arg::new(COMMAND)
+                    .value_name("COMMAND")
+                    .num_args(0..)
+                    .last(true)
+                    .value_parser(clap::value_parser!(OsString))
+                    .help("Run this once all is ready, and end with it and its exit code"),
+            )
     }
 
     fn augment_args_for_update(command: Command) -> Command {
         Self::augment_args(command)
     }
+}
+
+/// Whether a forward's line ends in a `--` that nothing follows.
+pub(super) fn lacks_its_command(words: &[OsString]) -> bool {
+    let is_forward = |word: &OsString| word == FORWARD || word == "port-forward";
+    words.get(1).is_some_and(is_forward)
+        && words.iter().position(|word| word == "--") == Some(words.len() - 1)
 }
 
 /// What `exec` is to run, and where.

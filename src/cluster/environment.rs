@@ -46,6 +46,16 @@ impl Environment {
         self.get(name).map(Path::new)
     }
 
+    /// The folder for what kpf keeps from one run to the next: `kpf` in `XDG_STATE_HOME`, else in `~/.local/state`. None
+    /// without a home directory.
+    pub fn state_folder(&self) -> Option<PathBuf> {
+        let configured = self.get("XDG_STATE_HOME").map(PathBuf::from);
+        // By the XDG specification a relative path counts as none.
+        let state = configured.filter(|path| path.is_absolute());
+        let state = state.or_else(|| Some(self.home()?.join(".local/state")))?;
+        Some(state.join("kpf"))
+    }
+
     pub(super) fn service_account(&self) -> &Path {
         const MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
         self.service_account

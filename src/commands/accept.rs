@@ -1,6 +1,7 @@
 //! The connections of one local address.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -11,7 +12,8 @@ use crate::cluster::target::Endpoint;
 use crate::forward::Forwarder;
 use crate::splice::{Broken, Ends, splice};
 use crate::tunnel::Failure;
-use crate::ui::Ui;
+use crate::ui::{Event, Ui};
+use crate::untrusted::printable;
 
 /// How long accepting rests when the process is out of file descriptors: connections that end give some back.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -21,6 +23,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Accepting {
     pub(super) forwarder: Forwarder,
     pub(super) ends: Ends,
+    /// Numbers of connections, for all targets.
+    pub(super) numbers: Arc<AtomicU64>,
+    /// What it leads to, as people write it.
+    pub(super) target: Arc<str>,
     /// What its connections are called.
     pub(super) local: Arc<str>,
     /// The index of the target's port.
@@ -39,8 +45,14 @@ impl Accepting {
                 accepted = listener.accept() => match accepted {
                     Ok(socket) => {
                         exhausted = false;
-                        self.ui.handling(&self.local);
-                        connections.spawn(self.clone().handle(socket));
+                        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+                        self.ui.event(&Event::Opened {
+                            connection: number,
+                            target: &self.target,
+                            local: &self.local,
+                            remote: &self.remote.to_string(),
+                        });
+                        connections.spawn(self.clone().handle(socket, number));
                     }
                     Err(error) if is_of_connection(&error) => {}
                     Err(error) => {
@@ -63,15 +75,28 @@ impl Accepting {
     }
 
     /// One connection, to its end.
-    async fn handle(self, mut socket: Connection) {
+    async fn handle(self, mut socket: Connection, number: u64) {
+        let mut closed = Closed {
+            ui: &self.ui,
+            number,
+            pod: None,
+            sent: 0,
+            received: 0,
+            error: None,
+        };
         let connection = match self.forwarder.open(self.port).await {
             Ok(connection) => connection,
-            Err(error) => return self.failed(&error),
+            Err(error) => {
+                closed.error = Some(error.to_string());
+                return self.failed(&error);
+            }
         };
+        closed.pod = Some(connection.pod.clone());
         let _counted = connection.guard;
         let (reader, writer) = socket.split();
         let ends = connection.stream.ends(self.ends);
         let spliced = splice(reader, writer, connection.stream, ends).await;
+        (closed.sent, closed.received) = (spliced.sent, spliced.received);
         tracing::debug!(
             pod = connection.pod,
             sent = spliced.sent,
@@ -86,6 +111,7 @@ impl Accepting {
                 if let Some(failure) = Failure::of(&error) {
                     self.forwarder.report(failure);
                 }
+                closed.error = Some(error.to_string());
                 self.failed(&error);
             }
         }
@@ -98,6 +124,32 @@ impl Accepting {
         ));
     }
 }
+
+/// Tells the end of a connection, whatever ends it.
+struct Closed<'a> {
+    ui: &'a Ui,
+    number: u64,
+    pod: Option<String>,
+    sent: u64,
+    received: u64,
+    error: Option<String>,
+}
+
+impl Drop for Closed<'_> {
+    fn drop(&mut self) {
+        let error = self.error.as_ref().map(|error| printable(error, LONGEST));
+        self.ui.event(&Event::Closed {
+            connection: self.number,
+            pod: self.pod.as_deref(),
+            sent: self.sent,
+            received: self.received,
+            error: error.as_deref(),
+        });
+    }
+}
+
+/// Characters of an error.
+const LONGEST: usize = 1000;
 
 /// Whether accepting failed because of the connection that was to be accepted, which is gone.
 fn is_of_connection(error: &std::io::Error) -> bool {

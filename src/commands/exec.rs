@@ -7,15 +7,17 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use serde_json::json;
 use tokio::time::timeout;
 
+use super::exec_lines::{Lines, Written};
 use super::exit;
 use super::manifest;
 use super::reach::Reach;
 use super::signal::Signals;
 use super::stdio::{Input, Output};
 use super::terminal::{Raw, Sizes};
-use crate::cli::{ExecArgs, ExecTarget};
+use crate::cli::{self, ExecArgs, ExecTarget};
 use crate::cluster::Connection;
 use crate::cluster::target::PodRef;
 use crate::dial::Dialer;
@@ -67,6 +69,22 @@ pub(super) async fn run(args: &ExecArgs, mut reach: Reach, ui: &Ui) -> anyhow::R
         let stdin = stdin.context("cannot use stdin")?;
         let stdout = Output::stdout().context("cannot use stdout")?;
         let stderr = Output::stderr().context("cannot use stderr")?;
+        let (stdout, stderr, lines) = match args.output {
+            Some(cli::Output::Json) => {
+                let lines = Lines::new(stdout);
+                (lines.stream("stdout"), lines.stream("stderr"), Some(lines))
+            }
+            None => (Written::Plain(stdout), Written::Plain(stderr), None),
+        };
+        if let Some(lines) = &lines {
+            let PodRef {
+                namespace, name, ..
+            } = &container.pod;
+            let place =
+                json!({ "namespace": namespace, "pod": name, "container": command.container });
+            let told = lines.tell("started", place).await;
+            told.map_err(unwritable("stdout"))?;
+        }
         let sizes = tty.then(Sizes::new).transpose()?;
         let local = Local {
             stdin,
@@ -74,7 +92,12 @@ pub(super) async fn run(args: &ExecArgs, mut reach: Reach, ui: &Ui) -> anyhow::R
             stderr,
             sizes,
         };
-        extras.run(session, local, tty).await
+        let code = extras.run(session, local, tty).await?;
+        if let Some(lines) = &lines {
+            let told = lines.tell("exited", json!({ "code": code })).await;
+            told.map_err(unwritable("stdout"))?;
+        }
+        Ok(code)
     };
     let mut signals = match (typed_at, args.hang_up) {
         (true, _) => Some(Signals::at_a_terminal()?),
@@ -97,7 +120,7 @@ pub(super) async fn run(args: &ExecArgs, mut reach: Reach, ui: &Ui) -> anyhow::R
     }
     let ended = match outcome {
         Ok(ended) => ended,
-        Err(code) => return Ok(code),
+        Err(code) => return Ok(ExitCode::from(code)),
     };
     let code = match ended {
         // As with `connect`, and as any Unix program ends whose reader wants no more: not a success, but no news.
@@ -111,9 +134,9 @@ pub(super) async fn run(args: &ExecArgs, mut reach: Reach, ui: &Ui) -> anyhow::R
     Ok(ExitCode::from(code))
 }
 
-async fn caught(signals: &mut Option<Signals>) -> ExitCode {
+async fn caught(signals: &mut Option<Signals>) -> u8 {
     match signals {
-        Some(signals) => signals.wait().await,
+        Some(signals) => signals.code().await,
         None => std::future::pending().await,
     }
 }
@@ -152,7 +175,7 @@ impl Extras {
     async fn run(
         &self,
         session: Session<Connection>,
-        local: Local<Input, Output, Output, Sizes>,
+        local: Local<Input, Written, Written, Sizes>,
         tty: bool,
     ) -> anyhow::Result<u8> {
         let (on_stdout, on_stderr) = match &self.hang_up {
@@ -172,7 +195,6 @@ impl Extras {
             })
             .await;
         let finishing = async {
-            let unwritable = |stream| move |error| exec::Error::Unwritable { stream, error };
             stdout.finish().await.map_err(unwritable("stdout"))?;
             stderr.finish().await.map_err(unwritable("stderr"))
         };
@@ -235,6 +257,10 @@ fn leaves_it_running(error: &anyhow::Error) -> bool {
         Some(exec::Error::Remote(_) | exec::Error::Protocol(_)) | None => false,
         Some(_) => true,
     }
+}
+
+fn unwritable(stream: &'static str) -> impl FnOnce(io::Error) -> exec::Error {
+    move |error| exec::Error::Unwritable { stream, error }
 }
 
 fn has_no_reader(error: &anyhow::Error) -> bool {

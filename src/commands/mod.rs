@@ -11,15 +11,18 @@ use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use crate::cli::{self, Cli, Command, GatewayCommand, Streaming};
+use crate::cli::{self, Cli, Command, ForwardArgs, GatewayCommand, ScriptArgs, Streaming};
 use crate::cluster::Stdin;
 use crate::ui::Ui;
 use reach::Reach;
 
 mod accept;
+mod background;
 mod claims;
+mod companion;
 mod connect;
 mod exec;
+mod exec_lines;
 mod exit;
 mod forward;
 mod gateway;
@@ -28,6 +31,7 @@ mod listen;
 mod manifest;
 mod plan;
 mod reach;
+mod ready;
 mod signal;
 mod ssh_config;
 mod stdio;
@@ -56,7 +60,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Forward(args) => {
             let reach = Reach::new(&global, &args.reach, Streaming::PortForward, Stdin::Free);
             // kubectl knows only this one code.
-            (on_runtime(forward::run(&args, reach, &ui)), |_| exit::OTHER)
+            (forward(&args, reach, &ui), |_| exit::OTHER)
         }
         Command::Connect(args) => {
             let reach = Reach::new(&global, &args.reach, Streaming::PortForward, Stdin::Taken);
@@ -93,6 +97,43 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         ui.error(with_causes(&error));
         ExitCode::from(code(&error))
     })
+}
+
+fn forward(args: &ForwardArgs, reach: Reach, ui: &Ui) -> anyhow::Result<ExitCode> {
+    let ScriptArgs {
+        output,
+        quiet,
+        list,
+        ..
+    } = args.script;
+    let mut ui = ui.clone();
+    if quiet {
+        ui = ui.without_events().only_errors();
+    }
+    if output == Some(cli::Output::Json) {
+        ui = ui.json();
+    }
+    match &args.script {
+        _ if list => background::list(reach.environment(), output, &ui),
+        ScriptArgs {
+            stop: Some(stop), ..
+        } => background::stop(reach.environment(), *stop, &ui),
+        ScriptArgs {
+            background: true, ..
+        } => background::start(args, reach.environment(), &ui),
+        ScriptArgs {
+            in_background: true,
+            ..
+        } => {
+            background::detach()?;
+            on_runtime(forward::run(args, reach, &ui.json()))
+        }
+        // stdout is the command's
+        _ if !args.forwards.command.is_empty() => {
+            on_runtime(forward::run(args, reach, &ui.without_events()))
+        }
+        _ => on_runtime(forward::run(args, reach, &ui)),
+    }
 }
 
 /// The error and its causes, without those that it has in its own words already.

@@ -70,13 +70,18 @@ impl Signals {
 
     /// Waits for the first of them. Cancel-safe.
     pub(super) async fn wait(&mut self) -> ExitCode {
+        ExitCode::from(self.code().await)
+    }
+
+    /// As [`Signals::wait`], and says the code as a number.
+    pub(super) async fn code(&mut self) -> u8 {
         #[cfg(unix)]
         {
             use std::task::Poll;
             std::future::poll_fn(|cx| {
                 for (signal, code) in &mut self.unix {
                     if signal.poll_recv(cx).is_ready() {
-                        return Poll::Ready(ExitCode::from(*code));
+                        return Poll::Ready(*code);
                     }
                 }
                 Poll::Pending
@@ -89,7 +94,7 @@ impl Signals {
             if tokio::signal::ctrl_c().await.is_err() {
                 std::future::pending().await
             }
-            ExitCode::SUCCESS
+            0
         }
     }
 }

@@ -230,13 +230,8 @@ fn of_holder(text: &str, holder: &Holder) -> Vec<HostKey> {
 
 /// What kpf keeps from one run to the next.
 pub(super) fn folder(environment: &Environment) -> io::Result<PathBuf> {
-    let state = environment.get("XDG_STATE_HOME").map(PathBuf::from);
-    // By the XDG specification a relative path counts as none.
-    let folder = state
-        .filter(|path| path.is_absolute())
-        .or_else(|| Some(environment.home()?.join(".local/state")))
-        .ok_or_else(|| io::Error::other("there is no home directory: set HOME"))?;
-    Ok(folder.join("kpf"))
+    let folder = environment.state_folder();
+    folder.ok_or_else(|| io::Error::other("there is no home directory: set HOME"))
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod portforward;
 mod program;
 mod rbac;
 mod real;
+mod scripting;
 mod side_by_side;
 mod ssh;
 mod ssh_config;

@@ -1,7 +1,7 @@
 //! The local ends of forwards: ports and unix sockets, listened on in one way.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -147,6 +147,31 @@ impl Listener {
             Self::Tcp { address, .. } => SocketAddr::new(address.ip(), address.port()).to_string(),
             #[cfg(unix)]
             Self::Unix(_) => self.name(),
+        }
+    }
+
+    /// Its port; none of a unix socket.
+    pub(super) fn port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp { address, .. } => Some(address.port()),
+            #[cfg(unix)]
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Where a program on this machine reaches it: an address, or a socket's path.
+    pub(super) fn reached_at(&self) -> String {
+        match self {
+            Self::Tcp { address, .. } => {
+                let host = match address.ip() {
+                    IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+                    IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+                    ip => ip,
+                };
+                SocketAddr::new(host, address.port()).to_string()
+            }
+            #[cfg(unix)]
+            Self::Unix(socket) => socket.path().display().to_string(),
         }
     }
 
