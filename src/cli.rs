@@ -3,6 +3,7 @@
 //! Flags that kubectl has are spelled and read as kubectl's are: Go's durations and booleans, the last of two
 //! equal flags wins, global flags may stand before or after the command. What clap can't express is in `words`.
 
+pub mod completion;
 mod gateway;
 mod global;
 mod scripting;
@@ -110,10 +111,20 @@ pub fn complaint(error: &clap::Error) -> Option<String> {
 }
 
 /// The script that completes `kpf` in this shell; the package has the same under `completions/`.
+///
+/// That of bash, zsh and fish asks `kpf complete` what may come next, and so knows pods and ports; those of other shells
+/// know commands and flags.
 pub fn completion_script(shell: clap_complete::Shell) -> Vec<u8> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "kpf", &mut script);
-    script
+    match shell {
+        clap_complete::Shell::Bash => include_bytes!("cli/completion/kpf.bash").to_vec(),
+        clap_complete::Shell::Zsh => include_bytes!("cli/completion/_kpf").to_vec(),
+        clap_complete::Shell::Fish => include_bytes!("cli/completion/kpf.fish").to_vec(),
+        other => {
+            let mut script = Vec::new();
+            clap_complete::generate(other, &mut Cli::command(), "kpf", &mut script);
+            script
+        }
+    }
 }
 
 /// What to do.
@@ -144,6 +155,9 @@ pub enum Command {
     /// The pinned host keys of a pod, for ssh's KnownHostsCommand
     #[command(hide = true)]
     KnownHosts(KnownHostsArgs),
+    /// What may come next on a command line, for the completion scripts
+    #[command(hide = true)]
+    Complete(CompleteArgs),
     /// Print the completion script of a shell
     #[command(after_long_help = COMPLETIONS_HELP)]
     Completions {
@@ -305,6 +319,17 @@ impl ExecArgs {
     }
 }
 
+/// `kpf complete`.
+#[derive(Args)]
+pub struct CompleteArgs {
+    /// Who asks
+    pub shell: clap_complete::Shell,
+
+    /// The line up to the cursor, the program's name first
+    #[arg(last = true)]
+    pub words: Vec<OsString>,
+}
+
 /// What every command that dials a pod has.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct ReachArgs {
@@ -371,6 +396,12 @@ Examples:
   kpf exec -it deploy/api -- sh               a shell in a pod of a deployment
 
 A first word that is no command starts a forward. A pod that is named like a command is written pod/NAME.
+
+Files: ~/.kube/config the kubeconfig, unless --kubeconfig or KUBECONFIG names others; ~/.config/kpf/forwards.yaml the \
+forwards that have names; ~/.local/state/kpf/known_hosts host keys of pods, ~/.local/state/kpf/forwards those in the background.
+
+Environment: KUBECONFIG, HTTPS_PROXY and NO_PROXY as kubectl has them; KUBECTL_PORT_FORWARD_WEBSOCKETS=false and \
+KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false for SPDY; XDG_CONFIG_HOME, XDG_STATE_HOME and XDG_RUNTIME_DIR for kpf's own files.
 
 Exit codes: 0 success, 1 wrong usage or any other failure, 68 no such pod or it is not running, 69 the cluster can't be \
 reached, 74 lost while connected, 77 forbidden or not logged in, 111 the pod refused the port, 141 nobody reads stdout. Above 1 they come from \

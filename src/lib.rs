@@ -14,6 +14,7 @@
 //! | [`splice`] | what happens on a stream: copy both ways, half-close, counters |
 //! | [`untrusted`] | text from servers and pods, made fit to show |
 //! | [`yaml`] | files that people write, with the place of each error |
+//! | [`complete`] | what may come next on a command line |
 //! | [`cli`], [`ui`] | the words that people type and read |
 //!
 //! Imports point one way only: `commands` to `dial` to `cluster`, `exec` and `tunnel`, `exec` to `tunnel`, `tunnel` to
@@ -23,6 +24,7 @@
 pub mod cli;
 pub mod cluster;
 pub mod commands;
+pub mod complete;
 pub mod dial;
 pub mod exec;
 pub mod forward;

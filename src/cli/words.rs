@@ -67,7 +67,7 @@ impl Wanted {
 }
 
 /// Whether a word after a target is none of its ports.
-fn starts_anew(word: &str) -> bool {
+pub(super) fn starts_anew(word: &str) -> bool {
     let has_socket = word.starts_with("unix:") || word.contains(":unix:");
     word.starts_with('@') || !has_socket && (word.contains('/') || word.ends_with(".kpf"))
 }

@@ -27,6 +27,7 @@ pub mod follow;
 pub mod http;
 mod in_cluster;
 mod kubeconfig;
+pub mod names;
 mod proxy;
 #[cfg(test)]
 mod scripted;

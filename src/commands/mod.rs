@@ -11,9 +11,13 @@ use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use crate::cli::{self, Cli, Command, ForwardArgs, GatewayCommand, ScriptArgs, Streaming};
-use crate::cluster::Stdin;
+use crate::cli::{
+    self, Cli, Command, CompleteArgs, ForwardArgs, GatewayCommand, ScriptArgs, Streaming,
+};
+use crate::cluster::{Environment, Stdin};
+use crate::complete::{self, Completions};
 use crate::ui::Ui;
+use crate::untrusted::printable;
 use reach::Reach;
 
 mod accept;
@@ -91,6 +95,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Command::SshConfig(args) => (ssh_config::run(&args, &global, &ui), |_| exit::OTHER),
         Command::KnownHosts(args) => (known_hosts::run(&args, &ui), |_| exit::OTHER),
+        Command::Complete(args) => (complete(&args, &ui), |_| exit::OTHER),
         Command::Completions { shell } => (completions(shell, &ui), |_| exit::OTHER),
     };
     outcome.unwrap_or_else(|error| {
@@ -147,6 +152,33 @@ fn with_causes(error: &anyhow::Error) -> String {
     }
     text
 }
+
+/// Nothing that goes wrong here is worth a word: a person is typing.
+fn complete(args: &CompleteArgs, ui: &Ui) -> anyhow::Result<ExitCode> {
+    let words = &args.words;
+    let found = on_runtime(async { Ok(complete::complete(words, Environment::capture()).await) })?;
+    let with_help = args.shell != clap_complete::Shell::Bash;
+    let mut lines = String::new();
+    match found {
+        Completions::Files => lines += "//files\n",
+        Completions::Words(words) => {
+            for (word, help) in words {
+                lines += &printable(&word, LONGEST_WORD);
+                if with_help && !help.is_empty() {
+                    lines += &format!("\t{}", printable(&help, LONGEST_HELP));
+                }
+                lines.push('\n');
+            }
+        }
+    }
+    ui.document(lines.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Characters of a candidate: more than any name has.
+const LONGEST_WORD: usize = 1000;
+/// Characters of what explains it, for a line of a terminal.
+const LONGEST_HELP: usize = 100;
 
 fn completions(shell: clap_complete::Shell, ui: &Ui) -> anyhow::Result<ExitCode> {
     ui.document(&cli::completion_script(shell))

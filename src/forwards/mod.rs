@@ -174,6 +174,12 @@ impl File {
         }
     }
 
+    /// The names of all forwards and groups, in no order.
+    pub fn names(&self) -> Vec<String> {
+        let entries = self.entries.iter().map(|entry| &entry.name);
+        entries.chain(self.groups.keys()).cloned().collect()
+    }
+
     /// The forward of this name, or those of the group, in the order of its members; each of them once.
     ///
     /// # Errors

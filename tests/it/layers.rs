@@ -10,7 +10,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("lib", ANYTHING),
     ("commands", ANYTHING_BUT_COMMANDS),
     ("cli", &["cluster"]),
-    ("complete", &["cli", "cluster"]),
+    ("complete", &["cli", "cluster", "forwards"]),
     ("ui", &["untrusted"]),
     (
         "forward",
@@ -48,6 +48,7 @@ const ANYTHING: &[&str] = &["*"];
 /// Commands share what is in `commands/mod.rs`, through `super`, but not one another.
 const ANYTHING_BUT_COMMANDS: &[&str] = &[
     "cli",
+    "complete",
     "ui",
     "ssh",
     "exec",

@@ -6,6 +6,7 @@ mod playground;
 
 mod bad_input;
 mod cluster;
+mod complete;
 mod connect;
 mod differences;
 mod exec;
