@@ -149,6 +149,9 @@ pub enum Command {
     /// Serve SSH: sessions in pods, and jumps to them, through one port
     #[command(after_long_help = gateway::HELP, args_conflicts_with_subcommands = true)]
     Gateway(GatewayArgs),
+    /// Try the whole way to a pod, step by step, and say what to do
+    #[command(after_long_help = DOCTOR_HELP)]
+    Doctor(DoctorArgs),
     /// Print or install what ssh, scp and rsync need to reach pods
     #[command(after_long_help = SSH_CONFIG_HELP)]
     SshConfig(SshConfigArgs),
@@ -319,6 +322,24 @@ impl ExecArgs {
     }
 }
 
+/// `kpf doctor`.
+#[derive(Args)]
+pub struct DoctorArgs {
+    /// The pod, or what leads to one; without it, only the way to the API server is tried
+    pub target: Option<Target>,
+
+    /// A port's number, or the name that the pod or service gives it
+    pub port: Option<RemotePort>,
+
+    /// What stdout is: json for one value with all steps
+    #[arg(short, long, value_name = "FORMAT")]
+    pub output: Option<Output>,
+
+    /// How long to wait for a pod that is ready, as in 30s or 1m30s
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = values::pod_running_timeout)]
+    pub pod_running_timeout: Duration,
+}
+
 /// `kpf complete`.
 #[derive(Args)]
 pub struct CompleteArgs {
@@ -486,6 +507,17 @@ is no UTF-8), exited (code). A connection that is lost has no exited line.
 
 Exit codes: the command's own, with a line on stderr if it is not 0; 1 wrong usage or any other failure; 74 the \
 connection ended before the command's exit status came, stdin or stdout failed, or --verify did; 141 nobody reads stdout.";
+
+const DOCTOR_HELP: &str = "\
+Examples:
+  kpf doctor                                  kubeconfig, credential, network, TLS, API server, rights
+  kpf doctor svc/web 80                       and the pod, both transports, and whether the port answers
+  kpf doctor -o json svc/web | jq '.steps[] | select(.verdict == \"failed\")'
+
+JSON: version (1), healthy, and steps, each with name, verdict (ok, warning, failed or skipped), what, milliseconds and \
+advice.
+
+Exit codes: 0 nothing has failed, 1 something has.";
 
 const SSH_CONFIG_HELP: &str = "\
 Examples:

@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use ::http::Uri;
 
+pub use self::diagnose::{Action, Origin, origin};
 pub use self::environment::Environment;
 pub use self::http::{
-    Connection, Protocol, RequestError, Unreachable, UpgradeError, UpgradeRequest, Upgraded,
+    Connection, Protocol, RequestError, TlsFacts, Unreachable, UpgradeError, UpgradeRequest,
+    Upgraded,
 };
 pub use crate::untrusted::printable;
 
@@ -22,6 +24,7 @@ use self::http::{Connector, Transport};
 
 mod context;
 pub mod credentials;
+mod diagnose;
 mod environment;
 pub mod follow;
 pub mod http;

@@ -136,7 +136,7 @@ pub(super) async fn run(args: &ExecArgs, mut reach: Reach, ui: &Ui) -> anyhow::R
 
 async fn caught(signals: &mut Option<Signals>) -> u8 {
     match signals {
-        Some(signals) => signals.wait().await,
+        Some(signals) => signals.code().await,
         None => std::future::pending().await,
     }
 }

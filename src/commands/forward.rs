@@ -72,7 +72,7 @@ async fn run_to_its_end(
     }
     let opened = tokio::select! {
         opened = try_join_all(opening) => opened?,
-        code = signals.wait() => return Ok(code),
+        code = signals.code() => return Ok(code),
     };
 
     // All is there: now, and not before, come the lines that scripts wait for.
@@ -183,7 +183,7 @@ async fn until_the_end(
     if command.is_empty() {
         return tokio::select! {
             error = lost => Err(error),
-            code = signals.wait() => Ok(code),
+            code = signals.code() => Ok(code),
         };
     }
     let mut companion = match Companion::start(command, reached) {

@@ -88,7 +88,7 @@ pub(super) async fn run(args: &GatewayArgs, reach: Reach, ui: &Ui) -> anyhow::Re
     let code = tokio::select! {
         () = &mut serving => ExitCode::FAILURE,
         () = example => ExitCode::FAILURE,
-        code = signals.wait() => ExitCode::from(code),
+        code = signals.wait() => code,
     };
     stop.cancel();
     tokio::select! {

@@ -25,6 +25,7 @@ mod background;
 mod claims;
 mod companion;
 mod connect;
+mod doctor;
 mod exec;
 mod exec_lines;
 mod exit;
@@ -93,6 +94,9 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             };
             (outcome, |_| exit::OTHER)
         }
+        Command::Doctor(args) => (on_runtime(doctor::run(&args, &global, &ui)), |_| {
+            exit::OTHER
+        }),
         Command::SshConfig(args) => (ssh_config::run(&args, &global, &ui), |_| exit::OTHER),
         Command::KnownHosts(args) => (known_hosts::run(&args, &ui), |_| exit::OTHER),
         Command::Complete(args) => (complete(&args, &ui), |_| exit::OTHER),

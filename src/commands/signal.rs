@@ -68,7 +68,12 @@ impl Signals {
     }
 
     /// Waits for the first of them. Cancel-safe.
-    pub(super) async fn wait(&mut self) -> u8 {
+    pub(super) async fn wait(&mut self) -> ExitCode {
+        ExitCode::from(self.code().await)
+    }
+
+    /// As [`Signals::wait`], and says the code as a number.
+    pub(super) async fn code(&mut self) -> u8 {
         #[cfg(unix)]
         {
             use std::task::Poll;

@@ -9,6 +9,7 @@ mod cluster;
 mod complete;
 mod connect;
 mod differences;
+mod doctor;
 mod exec;
 mod faults;
 mod follow;

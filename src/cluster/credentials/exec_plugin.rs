@@ -108,6 +108,17 @@ impl ExecPlugin {
     }
 
     /// The last credential, or a new one. Those who ask meanwhile wait for the same run.
+    /// What it runs.
+    pub(super) fn command(&self) -> &str {
+        &self.command
+    }
+
+    /// When what it has issued is over.
+    pub(super) async fn expiry(&self) -> Option<Timestamp> {
+        let issued = self.issued.lock().await;
+        Some(issued.as_ref()?.expiry.as_ref()?.at)
+    }
+
     pub(super) async fn current(&self) -> Result<Credential, Error> {
         let mut issued = self.issued.lock().await;
         let now = Timestamp::now();

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use ::http::HeaderValue;
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use jiff::Timestamp;
 use kube::config::{AuthInfo, Cluster};
 use rustls::sign::CertifiedKey;
 use secrecy::ExposeSecret;
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 use self::exec_plugin::ExecPlugin;
 use self::oidc::Oidc;
 use super::{Environment, Stdin, tls};
+use crate::untrusted::printable;
 
 mod exec_plugin;
 mod oidc;
@@ -144,6 +146,44 @@ impl Credentials {
         }
     }
 
+    /// What kind it is, in words that hold no secret.
+    pub(super) fn kind(&self) -> String {
+        match &*self.0 {
+            Source::Fixed(Credential {
+                authorization,
+                identity,
+                ..
+            }) => {
+                let scheme = authorization.as_ref().map(HeaderValue::as_bytes);
+                match (scheme, identity) {
+                    (Some(scheme), _) if scheme.starts_with(b"Basic") => "a password",
+                    (Some(_), None) => "a token",
+                    (Some(_), Some(_)) => "a token and a client certificate",
+                    (None, Some(_)) => "a client certificate",
+                    (None, None) => "none: anonymous",
+                }
+                .to_owned()
+            }
+            Source::TokenFile(_) => "a token in a file".to_owned(),
+            Source::Exec(plugin) => {
+                let command = printable(plugin.command(), 100);
+                format!("the credential plugin `{command}`")
+            }
+            Source::Oidc(_) => "a token of an OIDC provider".to_owned(),
+        }
+    }
+
+    /// When what is sent now is over: as the plugin says, or as the token does. None if neither says it.
+    pub(super) async fn expiry(&self) -> Option<Timestamp> {
+        if let Source::Exec(plugin) = &*self.0
+            && let Some(at) = plugin.expiry().await
+        {
+            return Some(at);
+        }
+        let credential = self.current().await.ok()?;
+        expiry_of_token(credential.authorization?.to_str().ok()?)
+    }
+
     /// The server has answered 401 to `credential`: it isn't used again where another one can be had.
     pub(super) fn rejected(&self, credential: &Credential) {
         match &*self.0 {
@@ -169,6 +209,14 @@ impl fmt::Debug for Credentials {
             Source::Oidc(_) => "Oidc",
         })
     }
+}
+
+/// The `exp` of a token that is a JWT. Nothing is checked: it is the server that believes it or not.
+fn expiry_of_token(authorization: &str) -> Option<Timestamp> {
+    let payload = authorization.strip_prefix("Bearer ")?.split('.').nth(1)?;
+    let payload = URL_SAFE_NO_PAD.decode(payload).ok()?;
+    let payload: serde_json::Value = serde_json::from_slice(&payload).ok()?;
+    Timestamp::from_second(payload["exp"].as_i64()?).ok()
 }
 
 fn bearer(token: &str) -> Result<HeaderValue, Error> {

@@ -132,7 +132,7 @@ impl Connector {
         })
     }
 
-    async fn connect(self, server: Uri) -> Result<Connection, Unreachable> {
+    pub(in crate::cluster) async fn connect(self, server: Uri) -> Result<Connection, Unreachable> {
         let host = proxy::bare(server.host().unwrap_or_default()).to_owned();
         let port = proxy::port(&server);
         let wire = match &self.proxy {
@@ -169,7 +169,27 @@ impl Connector {
         Ok(Connection { io })
     }
 
-    async fn dial(&self, host: &str, port: u16) -> Result<TcpStream, Unreachable> {
+    /// The proxy's URL without credentials, if connections go through one.
+    pub(in crate::cluster) fn proxy(&self) -> Option<String> {
+        self.proxy.as_ref().map(ToString::to_string)
+    }
+
+    /// Who is dialled first: the proxy, else the server.
+    pub(in crate::cluster) fn first_hop(&self, server: &Uri) -> (String, u16) {
+        match &self.proxy {
+            Some(proxy) => (proxy.host.clone(), proxy.port),
+            None => {
+                let host = proxy::bare(server.host().unwrap_or_default());
+                (host.to_owned(), proxy::port(server))
+            }
+        }
+    }
+
+    pub(in crate::cluster) async fn dial(
+        &self,
+        host: &str,
+        port: u16,
+    ) -> Result<TcpStream, Unreachable> {
         let server = if host.contains(':') {
             format!("[{host}]:{port}")
         } else {
@@ -308,6 +328,38 @@ enum Wire {
 /// Vectored writes reach the socket or the TLS layer as they are.
 pub struct Connection {
     io: Io,
+}
+
+/// What a TLS handshake has agreed on.
+#[derive(Clone, Debug)]
+pub struct TlsFacts {
+    /// As in `TLSv1_3`.
+    pub version: String,
+    /// As in `TLS13_AES_256_GCM_SHA384`.
+    pub cipher_suite: String,
+    /// As in `X25519MLKEM768`; none where the version has none.
+    pub key_exchange: Option<String>,
+    /// Certificates that the server has sent.
+    pub certificates: usize,
+}
+
+impl Connection {
+    /// What its TLS to the server has agreed on; none without TLS.
+    pub fn tls(&self) -> Option<TlsFacts> {
+        let agreed = match &self.io {
+            Io::Tcp(_) => return None,
+            Io::Tls(tls) => tls.get_ref().1,
+            Io::Nested(tls) => tls.get_ref().1,
+        };
+        let suite = agreed.negotiated_cipher_suite()?.suite();
+        let group = agreed.negotiated_key_exchange_group();
+        Some(TlsFacts {
+            version: format!("{:?}", agreed.protocol_version()?),
+            cipher_suite: format!("{suite:?}"),
+            key_exchange: group.map(|group| format!("{:?}", group.name())),
+            certificates: agreed.peer_certificates().map_or(0, <[_]>::len),
+        })
+    }
 }
 
 enum Io {

@@ -26,7 +26,7 @@ use rustls::sign::CertifiedKey;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 pub(super) use self::connect::Connector;
-pub use self::connect::{Connection, Unreachable};
+pub use self::connect::{Connection, TlsFacts, Unreachable};
 pub use self::error::RequestError;
 pub use self::upgrade::{Protocol, UpgradeError, UpgradeRequest, Upgraded};
 
@@ -80,6 +80,15 @@ impl Transport {
             connector,
             pool,
         }))
+    }
+
+    pub(super) fn credentials(&self) -> &Credentials {
+        &self.0.credentials
+    }
+
+    /// What opens its connections, as nobody.
+    pub(super) fn connector(&self) -> &Connector {
+        &self.0.connector
     }
 
     pub(super) fn server(&self) -> &Uri {
