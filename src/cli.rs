@@ -23,7 +23,10 @@ use crate::cluster::target::Target;
 use crate::cluster::target::ports::{Address, RemotePort};
 use crate::cluster::{Alias, Environment};
 
-pub use self::gateway::{CheckArgs, GatewayArgs, GatewayCommand, ManifestsArgs, ServiceType};
+pub use self::gateway::{
+    AuditArgs, AuditCommand, CheckArgs, GatewayArgs, GatewayCommand, ManifestsArgs, ReplayArgs,
+    ServiceType, VerifyArgs,
+};
 pub use self::global::GlobalArgs;
 pub use self::scripting::{Output, ScriptArgs, Stop};
 pub use self::ssh_config::{KnownHostsArgs, SshConfigArgs};

@@ -6,9 +6,11 @@ use clap::{Args, Subcommand};
 
 use super::ReachArgs;
 
+mod audit;
 mod check;
 mod manifests;
 
+pub use self::audit::{AuditArgs, AuditCommand, ReplayArgs, VerifyArgs};
 pub use self::check::CheckArgs;
 pub use self::manifests::{ManifestsArgs, ServiceType};
 
@@ -37,6 +39,11 @@ pub enum GatewayCommand {
     /// Print what a cluster needs to run a gateway, for `kubectl apply -f -`
     #[command(after_long_help = manifests::HELP)]
     Manifests(ManifestsArgs),
+    /// Look at audit logs
+    Audit(AuditArgs),
+    /// Play a recording of a session
+    #[command(after_long_help = audit::REPLAY_HELP)]
+    Replay(ReplayArgs),
 }
 
 pub(super) const HELP: &str = "\

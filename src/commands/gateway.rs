@@ -21,8 +21,10 @@ use crate::ssh::name::Clusters;
 use crate::ssh::server::{Acting, Gateway, Setup};
 use crate::ui::Ui;
 
+pub(super) mod audit;
 pub(super) mod check;
 pub(super) mod manifests;
+pub(super) mod replay;
 
 /// Serves until it is told to end. Ends connections and commands with it.
 pub(super) async fn run(args: &GatewayArgs, reach: Reach, ui: &Ui) -> anyhow::Result<ExitCode> {

@@ -91,6 +91,8 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
                     on_runtime(gateway::check::run(args, &global, &ui))
                 }
                 Some(GatewayCommand::Manifests(args)) => gateway::manifests::run(args, &ui),
+                Some(GatewayCommand::Audit(args)) => gateway::audit::run(args, &ui),
+                Some(GatewayCommand::Replay(args)) => on_runtime(gateway::replay::run(args, &ui)),
             };
             (outcome, |_| exit::OTHER)
         }

@@ -27,6 +27,7 @@
 //! | [`host_key`] | the keys by which users know the gateway |
 //! | [`config`] | the file that says all of this |
 //! | [`laptop`] | the same without any configuration, for one's own machine |
+//! | [`metrics`] | how it is doing, for Prometheus and probes |
 //! | [`manifests`] | what a cluster needs to run it |
 
 pub mod access;
@@ -40,6 +41,7 @@ mod jump;
 pub mod kubernetes;
 pub mod laptop;
 pub mod manifests;
+pub mod metrics;
 pub mod name;
 pub mod policy;
 pub mod request;

@@ -51,7 +51,7 @@ pub use log::{Audit, OnFailure, Refused};
 pub use redact::Redact;
 pub use session::SessionId;
 pub use sink::{SinkConfig, SinkKind};
-pub use verify::{Report, verify};
+pub use verify::{Report, Verifier, verify};
 
 #[cfg(test)]
 mod tests;

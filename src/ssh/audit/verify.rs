@@ -20,13 +20,22 @@ pub struct Report {
     /// Lines that were read.
     pub lines: u64,
     /// What is wrong, in the order of the lines; the first hundred.
-    pub findings: Vec<(u64, Finding)>,
+    pub findings: Vec<(At, Finding)>,
     /// How many there are.
     pub wrong: u64,
     /// Lines that a killed process left unfinished, after which the chain goes on. Their events had not been confirmed.
     pub torn: u64,
     /// The last line of each gateway: its number, its hash, and whether it says that the process ended as it should.
     pub last: BTreeMap<String, Last>,
+}
+
+/// A line of one of the files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct At {
+    /// Which, from 0.
+    pub file: usize,
+    /// Which of its lines, from 1.
+    pub line: u64,
 }
 
 /// The end of a gateway's chain.
@@ -96,48 +105,71 @@ pub struct Options {
     pub partial: bool,
 }
 
-/// Reads a log to its end, in bounded memory. Rotated files are read as one, oldest first
-/// ([`Read::chain`](std::io::Read::chain)).
+/// Reads a log to its end, in bounded memory.
 ///
 /// # Errors
 /// Only the reader's.
 pub fn verify(reader: impl BufRead, options: Options) -> io::Result<Report> {
     let mut verifier = Verifier::new(options);
-    let mut lines = Lines { reader };
-    while let Some(line) = lines.next()? {
-        match line {
-            Line::Whole(line) => verifier.line(&line),
-            Line::Overlong => verifier.damaged(),
-            Line::CutOff(line) => verifier.cut_off(&line),
-        }
-    }
+    verifier.read(reader)?;
     Ok(verifier.finish())
 }
 
-/// The same, fed line by line.
+/// [`verify()`] for a log in several files, as rotation leaves them: read oldest first.
 #[derive(Debug)]
-struct Verifier {
+pub struct Verifier {
     options: Options,
     report: Report,
+    at: At,
     /// Lines that are no events, since the last that was one; the last one's hash.
-    torn: Vec<u64>,
+    torn: Vec<At>,
     torn_hash: Option<LineHash>,
 }
 
 impl Verifier {
-    fn new(options: Options) -> Self {
+    /// Has read nothing.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
         Self {
             options,
             report: Report::default(),
+            at: At::default(),
             torn: Vec::new(),
             torn_hash: None,
         }
     }
 
+    /// Reads the next file to its end.
+    ///
+    /// # Errors
+    /// Only the reader's.
+    pub fn read(&mut self, reader: impl BufRead) -> io::Result<()> {
+        self.at.line = 0;
+        let mut lines = Lines { reader };
+        while let Some(line) = lines.next()? {
+            self.at.line += 1;
+            self.report.lines += 1;
+            match line {
+                Line::Whole(line) => self.line(&line),
+                Line::Overlong => self.damaged(),
+                Line::CutOff(line) => self.cut_off(&line),
+            }
+        }
+        self.at.file += 1;
+        Ok(())
+    }
+
+    /// What was found.
+    #[must_use]
+    pub fn finish(mut self) -> Report {
+        self.give_up_torn();
+        self.report.findings.sort_by_key(|(at, _)| *at);
+        self.report
+    }
+
     fn line(&mut self, line: &[u8]) {
-        self.report.lines += 1;
         let Some(place) = Place::of(line) else {
-            self.torn.push(self.report.lines);
+            self.torn.push(self.at);
             self.torn_hash = Some(LineHash::of(line));
             if self.torn.len() > MAX_FINDINGS {
                 self.give_up_torn();
@@ -160,11 +192,11 @@ impl Verifier {
         } else {
             self.give_up_torn();
             if let Some(finding) = compare(place.link, expected, last.is_some(), self.options) {
-                self.wrong(self.report.lines, finding);
+                self.wrong(self.at, finding);
             }
         }
         if last.is_none() && self.report.last.len() == MAX_GATEWAYS {
-            return self.wrong(self.report.lines, Finding::TooMany);
+            return self.wrong(self.at, Finding::TooMany);
         }
         let last = Last {
             seq: place.link.seq,
@@ -175,40 +207,30 @@ impl Verifier {
     }
 
     fn damaged(&mut self) {
-        self.report.lines += 1;
         self.give_up_torn();
-        self.wrong(self.report.lines, Finding::Damaged);
+        self.wrong(self.at, Finding::Damaged);
     }
 
     fn cut_off(&mut self, line: &[u8]) {
         // Perhaps only its end is missing; then it is compared as well.
         match Place::of(line) {
             Some(_) => self.line(line),
-            None => {
-                self.report.lines += 1;
-                self.give_up_torn();
-            }
+            None => self.give_up_torn(),
         }
-        self.wrong(self.report.lines, Finding::CutOff);
-    }
-
-    fn finish(mut self) -> Report {
-        self.give_up_torn();
-        self.report.findings.sort_by_key(|(line, _)| *line);
-        self.report
+        self.wrong(self.at, Finding::CutOff);
     }
 
     fn give_up_torn(&mut self) {
         self.torn_hash = None;
-        for line in std::mem::take(&mut self.torn) {
-            self.wrong(line, Finding::Damaged);
+        for at in std::mem::take(&mut self.torn) {
+            self.wrong(at, Finding::Damaged);
         }
     }
 
-    fn wrong(&mut self, line: u64, finding: Finding) {
+    fn wrong(&mut self, at: At, finding: Finding) {
         self.report.wrong += 1;
         if self.report.findings.len() < MAX_FINDINGS {
-            self.report.findings.push((line, finding));
+            self.report.findings.push((at, finding));
         }
     }
 }
@@ -308,6 +330,11 @@ mod tests {
         verify(&lines.concat()[..], Options::default()).unwrap()
     }
 
+    fn found(report: &Report) -> Vec<(u64, Finding)> {
+        let findings = report.findings.iter();
+        findings.map(|(at, finding)| (at.line, *finding)).collect()
+    }
+
     fn partial(lines: &[Vec<u8>]) -> Report {
         verify(&lines.concat()[..], Options { partial: true }).unwrap()
     }
@@ -354,7 +381,7 @@ mod tests {
         let damaged = |change: fn(&mut Vec<Vec<u8>>)| {
             let mut lines = lines.clone();
             change(&mut lines);
-            report(&lines).findings
+            found(&report(&lines))
         };
         assert_eq!(
             damaged(|lines| lines[2] = String::from_utf8(lines[2].clone())
@@ -419,7 +446,7 @@ mod tests {
 
         lines[2][20] ^= 1; // but it can't be changed any more
         assert_eq!(
-            report(&lines).findings,
+            found(&report(&lines)),
             [(3, Finding::Damaged), (4, Finding::Gap { missing: 1 })]
         );
     }
@@ -430,12 +457,38 @@ mod tests {
         lines.remove(0);
         lines.extend(chain("gw", Link::FIRST, 2));
         assert_eq!(
-            report(&lines).findings,
+            found(&report(&lines)),
             [(1, Finding::Headless { seq: 1 }), (4, Finding::Restarted)]
         );
         assert!(partial(&lines).is_intact());
         lines.remove(1);
-        assert_eq!(partial(&lines).findings, [(2, Finding::Gap { missing: 1 })]);
+        assert_eq!(found(&partial(&lines)), [(2, Finding::Gap { missing: 1 })]);
+    }
+
+    #[test]
+    fn rotated_files_are_one_log() {
+        let lines = chain("gw", Link::FIRST, 4);
+        let read = |files: &[&[u8]]| {
+            let mut verifier = Verifier::new(Options::default());
+            for file in files {
+                verifier.read(*file).unwrap();
+            }
+            verifier.finish()
+        };
+        let (old, new) = (lines[..2].concat(), lines[2..].concat());
+        assert!(read(&[&old, &new]).is_intact());
+        let at = |file, line| At { file, line };
+        assert_eq!(
+            read(&[&new, &old]).findings,
+            [
+                (at(0, 1), Finding::Headless { seq: 2 }),
+                (at(1, 1), Finding::Restarted)
+            ]
+        );
+        assert_eq!(
+            read(&[&old, &lines[3]]).findings,
+            [(at(1, 1), Finding::Gap { missing: 1 })]
+        );
     }
 
     #[test]

@@ -36,6 +36,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -53,7 +54,6 @@ pub mod startups;
 pub use guarded::{Ended, Guarded, Switch};
 pub use occupancy::Channels;
 pub use permit::Permit;
-pub use source::Network;
 
 use occupancy::Occupancy;
 use penalties::Penalties;
@@ -83,7 +83,7 @@ pub struct Config {
     /// Connections of one user.
     pub max_per_user: usize,
     /// Who has to send a PROXY header; from everybody else one is an error.
-    pub proxies: Vec<Network>,
+    pub proxies: Vec<IpNet>,
 }
 
 impl Default for Config {
@@ -297,7 +297,7 @@ impl Door {
             proxy: None,
             since: tokio::time::Instant::now(),
         };
-        let trusted = |network: &Network| network.contains(peer.ip());
+        let trusted = |network: &IpNet| network.contains(&origin.source.ip());
         if !self.config.proxies.iter().any(trusted) {
             return self.admit(stream, origin);
         }
@@ -425,13 +425,10 @@ impl Watch {
         lock(&self.book).penalties.active(Instant::now())
     }
 
-    /// How often each limit has said no; those of the door's own making.
+    /// How often a limit has said no, at the door or at the login.
     #[must_use]
-    pub fn refusals(&self) -> [(Limit, u64); Limit::ALL.len()] {
-        Limit::ALL.map(|limit| {
-            let count = self.refusals[limit as usize].load(Ordering::Relaxed);
-            (limit, count)
-        })
+    pub fn refused(&self, limit: Limit) -> u64 {
+        self.refusals[limit as usize].load(Ordering::Relaxed)
     }
 }
 

@@ -6,7 +6,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::source::{Network, Source};
+use ipnet::IpNet;
+
+use super::source::Source;
 
 /// What a connection without a login ended with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,7 +49,7 @@ pub struct Table {
     /// So many are kept, of each address family; those that owe the least are forgotten first.
     pub sources: usize,
     /// Never penalised: health checks, load balancers.
-    pub exempt: Vec<Network>,
+    pub exempt: Vec<IpNet>,
 }
 
 impl Default for Table {
@@ -163,10 +165,9 @@ impl Penalties {
     }
 
     fn is_exempt(&self, address: IpAddr) -> bool {
-        self.table
-            .exempt
-            .iter()
-            .any(|network| network.contains(address))
+        let address = address.to_canonical();
+        let exempt = &self.table.exempt;
+        exempt.iter().any(|network| network.contains(&address))
     }
 
     fn family(&self, address: IpAddr) -> &Family {

@@ -11,8 +11,10 @@ use crate::playground::{Options, ports};
 use crate::program::{Process, TestEnv, in_time, run};
 use crate::tools;
 
+mod audit;
 mod check;
 mod conformance;
+mod door;
 mod exec;
 mod host_key;
 mod jump;

@@ -71,12 +71,12 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// 256 MiB, a working day of a busy terminal, and 64 MiB left free.
+    /// 1 GiB of a recording, and as much left free: what the configuration file has.
     fn default() -> Self {
         Self {
             format: Format::default(),
-            max_bytes: 256 << 20,
-            min_free: 64 << 20,
+            max_bytes: 1 << 30,
+            min_free: 1 << 30,
             input: false,
         }
     }

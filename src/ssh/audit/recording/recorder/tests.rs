@@ -17,6 +17,14 @@ fn terminal() -> Terminal {
     }
 }
 
+/// Wherever the tests' folder is, it may be nearly full.
+fn anywhere() -> Config {
+    Config {
+        min_free: 0,
+        ..Config::default()
+    }
+}
+
 async fn begin(folder: &Path, config: Config, policy: Policy) -> Result<Recorder, Failure> {
     let recordings = Recordings::open(folder, config).unwrap();
     let begun = recordings.begin(policy, SessionId::random(), 0, terminal());
@@ -34,7 +42,7 @@ fn sha256(bytes: &[u8]) -> Option<String> {
 #[tokio::test]
 async fn a_recording_has_all_in_order_and_a_checksum() {
     let folder = TempDir::new().unwrap();
-    let recorder = begin(folder.path(), Config::default(), Policy::Required)
+    let recorder = begin(folder.path(), anywhere(), Policy::Required)
         .await
         .unwrap();
     let mut shown = String::new();
@@ -79,7 +87,7 @@ async fn what_is_typed_is_recorded_on_demand() {
     let folder = TempDir::new().unwrap();
     let config = Config {
         input: true,
-        ..Config::default()
+        ..anywhere()
     };
     let recorder = begin(folder.path(), config, Policy::BestEffort)
         .await
@@ -102,7 +110,7 @@ async fn fill(recorder: &Recorder) -> Result<(), Failure> {
 fn small() -> Config {
     Config {
         max_bytes: 10_000,
-        ..Config::default()
+        ..anywhere()
     }
 }
 
@@ -149,7 +157,7 @@ async fn without_space_or_a_directory_nothing_begins() {
     let folder = TempDir::new().unwrap();
     let greedy = Config {
         min_free: u64::MAX,
-        ..Config::default()
+        ..anywhere()
     };
     let why = begin(folder.path(), greedy, Policy::Required)
         .await
@@ -160,7 +168,7 @@ async fn without_space_or_a_directory_nothing_begins() {
     let year = jiff::Timestamp::now().to_string()[..4].to_owned();
     fs::remove_dir_all(folder.path().join(&year)).unwrap();
     fs::write(folder.path().join(year), "").unwrap();
-    let config = Config::default();
+    let config = anywhere();
     let why = begin(folder.path(), config, Policy::Required)
         .await
         .unwrap_err();
