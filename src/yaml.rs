@@ -77,7 +77,7 @@ pub fn text<'a>(bytes: &'a [u8], hint: &str) -> Result<&'a str, Fault> {
     })
 }
 
-/// All of a document, which has `version: 1`. `expected` says what it should be, as in `a map with `version``.
+/// All of a document, which has `version: 1`. `expected` says what it should be: "a map with ...".
 ///
 /// # Errors
 /// The first thing that is wrong with it.

@@ -18,7 +18,7 @@ use crate::ui::Ui;
 const FILE: &str = "gateway.yaml";
 
 /// Reads everything, asks clusters that answer, and serves nobody.
-pub(in crate::commands) async fn run(
+pub(in super::super) async fn run(
     args: &CheckArgs,
     global: &GlobalArgs,
     ui: &Ui,

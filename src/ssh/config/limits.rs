@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
 use super::document::networks;
 use super::values::{Count, Percent, Size, Span, SpanOrOff, Startups};
+use crate::ssh::door::{self, Network, penalties, startups};
 use crate::yaml::parsed;
 
 /// `limits`.
@@ -110,7 +110,36 @@ pub struct Penalties {
     pub sources: u32,
     /// Sources that have none: health checks, load balancers.
     #[serde(deserialize_with = "networks")]
-    pub exempt: Vec<IpNet>,
+    pub exempt: Vec<Network>,
+}
+
+impl Limits {
+    /// Those that the door holds.
+    #[must_use]
+    pub fn door(&self, proxies: &[Network]) -> door::Config {
+        let penalties = &self.penalties;
+        door::Config {
+            grace: self.login_grace,
+            startups: startups::Limits {
+                begin: self.unauthenticated.begin as usize,
+                rate: self.unauthenticated.rate,
+                full: self.unauthenticated.full as usize,
+                per_source: self.unauthenticated_per_source as usize,
+            },
+            penalties: penalties::Table {
+                auth_fail: penalties.failed_login,
+                no_auth: penalties.no_login,
+                grace: penalties.login_grace,
+                min: penalties.min,
+                max: penalties.max,
+                sources: penalties.sources as usize,
+                exempt: penalties.exempt.clone(),
+            },
+            max_connections: self.connections as usize,
+            max_per_user: self.connections_per_user as usize,
+            proxies: proxies.to_vec(),
+        }
+    }
 }
 
 impl Default for Limits {

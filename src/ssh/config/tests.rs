@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::ssh::access::AuthoritySettings;
+use crate::ssh::door;
 
 fn parse(text: &str) -> Result<Config, Error> {
     Config::parse(Path::new("/etc/kpf/gateway.yaml"), text.as_bytes())
@@ -346,7 +346,7 @@ fn every_error_has_its_place_and_what_is_allowed() {
         (
             with("limits: {penalties: {exempt: [gw]}}"),
             (4, 31),
-            "is no address",
+            "is not a network; write 10.0.0.0/8",
         ),
         (with("drain: soon"), (4, 8), "is no time"),
         (with("policy: {}"), (4, 9), "expected a sequence"),
@@ -486,6 +486,17 @@ fn errors_name_the_file() {
         error.starts_with("cannot read the configuration `/nowhere/gateway.yaml`: "),
         "{error}"
     );
+}
+
+#[test]
+fn the_door_has_the_same_defaults() {
+    let proxies = ["10.0.0.0/8".parse().unwrap()];
+    let expected = door::Config {
+        proxies: proxies.to_vec(),
+        ..door::Config::default()
+    };
+    let found = Limits::default().door(&proxies);
+    assert_eq!(format!("{found:?}"), format!("{expected:?}"));
 }
 
 #[test]
