@@ -14,11 +14,13 @@ use super::signal::Signals;
 use crate::cli::GatewayArgs;
 use crate::cluster::Environment;
 use crate::forwards;
+use crate::ssh::access::{Access, KeyFiles, Settings};
 use crate::ssh::builtin;
 use crate::ssh::kubernetes::Kubernetes;
 use crate::ssh::laptop::{self, Keys};
 use crate::ssh::name::Clusters;
 use crate::ssh::server::{Acting, Gateway, Setup};
+use crate::ssh::spool;
 use crate::ui::Ui;
 
 pub(super) mod check;
@@ -43,14 +45,16 @@ pub(super) async fn run(args: &GatewayArgs, reach: Reach, ui: &Ui) -> anyhow::Re
     let folder = folder(reach.environment())?;
     let host_key = laptop::host_key(&folder)
         .with_context(|| format!("cannot keep a host key in {}", folder.display()))?;
-    let (keys, once) = keys(reach.environment(), &folder)?;
+    let (own, access, once) = keys(reach.environment(), &folder, ui)?;
     let listener = TcpListener::bind(listen)
         .await
         .with_context(|| format!("cannot listen on {listen}: choose another port with --listen"))?;
     let address = listener.local_addr()?;
     let gateway = Gateway::new(Setup {
         host_keys: vec![host_key],
-        keys,
+        own,
+        access,
+        spool: spool::Limits::within(temporary(reach.environment())),
         clusters,
         kubernetes,
         acting: Acting::AsTheKubeconfigSays,
@@ -118,21 +122,46 @@ fn folder(environment: &Environment) -> anyhow::Result<PathBuf> {
     Ok(folder.join("gateway"))
 }
 
-/// The person's own keys, or one that is made now and lasts as long as what comes with it.
-fn keys(environment: &Environment, folder: &Path) -> anyhow::Result<(Keys, Option<Once>)> {
+/// The person's own keys, and whom else they let in; or a key that is made now and lasts as long as what comes with it.
+fn keys(
+    environment: &Environment,
+    folder: &Path,
+    ui: &Ui,
+) -> anyhow::Result<(Keys, Access, Option<Once>)> {
     let user = environment.text(&["USER", "LOGNAME"]).unwrap_or("you");
-    let mut keys = match environment.home() {
+    let mut own = match environment.home() {
         Some(home) => Keys::of_home(user, home),
         None => Keys::new(user),
     };
-    if !keys.is_empty() {
-        return Ok((keys, None));
+    let file = environment
+        .home()
+        .map(|home| home.join(".ssh/authorized_keys"));
+    let settings = Settings {
+        keys: file.filter(|file| file.exists()).map(|file| KeyFiles::Of {
+            user: user.to_owned(),
+            file,
+        }),
+        ..Settings::default()
+    };
+    let is_listed = settings.keys.is_some();
+    let (access, disabled) = Access::read(&settings)?;
+    for line in disabled {
+        ui.warning(format_args!("{line}; nobody is let in by it"));
+    }
+    if !own.is_empty() || is_listed {
+        return Ok((own, access, None));
     }
     let path = folder.join("one_time_key");
     let key = laptop::one_time_key(&path)
         .with_context(|| format!("cannot write a key to {}", path.display()))?;
-    keys.add(key);
-    Ok((keys, Some(Once(path))))
+    own.add(key);
+    Ok((own, access, Some(Once(path))))
+}
+
+/// Where files are made that have no name.
+fn temporary(environment: &Environment) -> PathBuf {
+    let named = environment.get("TMPDIR").map(PathBuf::from);
+    named.unwrap_or_else(|| PathBuf::from(if cfg!(windows) { "." } else { "/tmp" }))
 }
 
 /// A key's file, which is removed with this.

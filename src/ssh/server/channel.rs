@@ -8,7 +8,10 @@ use russh::{ChannelOpenFailure, ChannelWriteHalf};
 use tokio::io::AsyncWrite;
 use tokio_util::sync::CancellationToken;
 
-use super::backlog::Outlet;
+use crate::ssh::spool::Reader;
+
+/// russh's way to write to a channel.
+pub(super) type Half = ChannelWriteHalf<Msg>;
 
 /// Extended data of this type is stderr (RFC 4254 §5.2).
 const STDERR: u32 = 1;
@@ -16,7 +19,7 @@ const STDERR: u32 = 1;
 /// An open channel. Its client has no part in it any more once `gone`; whoever serves it then stops.
 pub struct Channel {
     /// What the client sends, in order, to its EOF. All of it has been taken from the connection.
-    pub input: Outlet,
+    pub input: Reader,
     /// What the client gets.
     pub output: Output,
     /// The channel or its connection is closed.
@@ -26,16 +29,13 @@ pub struct Channel {
 /// The way to the client of a channel. Writing waits for the channel's own window, and for nobody else's.
 #[derive(Clone)]
 pub struct Output {
-    half: Arc<ChannelWriteHalf<Msg>>,
+    half: Arc<Half>,
     handle: Handle,
 }
 
 impl Output {
-    pub(super) fn new(half: ChannelWriteHalf<Msg>, handle: Handle) -> Self {
-        Self {
-            half: Arc::new(half),
-            handle,
-        }
+    pub(super) fn new(half: Arc<Half>, handle: Handle) -> Self {
+        Self { half, handle }
     }
 
     /// Plain data: stdout, or a forwarded connection. Its shutdown is the channel's EOF. A write waits for ever once the

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU16;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use russh::keys::{Algorithm, Certificate};
@@ -13,11 +13,12 @@ use russh::{ChannelId, ChannelOpenFailure, Pty, Sig};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::backlog::{Inlet, backlog};
-use super::channel::{Channel, Opening, Output, Refused};
+use super::channel::{Channel, Half, Opening, Output, Refused};
 use super::connection::{Connection, User};
 use crate::ssh::request::{Request, Size};
 use crate::ssh::session::Gate;
+use crate::ssh::spool::{self, Writer};
+use crate::untrusted::printable;
 
 /// Keys that a client may ask about before it has to log in: agents hold many, and asking costs a lookup.
 const OFFERS: u32 = 30;
@@ -25,10 +26,10 @@ const OFFERS: u32 = 30;
 const CHANNELS: usize = 128;
 /// Those of them that are sessions, as sshd's MaxSessions.
 const SESSIONS: usize = 10;
-/// Bytes of one channel that may wait for its backend.
-const BACKLOG: usize = 256 << 20;
 /// Requests of a channel that may wait. A backend takes them at once; only a flood gets here.
 const REQUESTS: usize = 128;
+/// Characters of a complaint.
+const SHOWN: usize = 300;
 /// One client's.
 pub(super) struct Client {
     connection: Arc<Connection>,
@@ -40,7 +41,10 @@ pub(super) struct Client {
 
 /// What comes in on a channel.
 struct Inbound {
-    data: Inlet,
+    /// Until the client's EOF.
+    data: Option<Writer>,
+    /// Gone once nobody serves the channel any more.
+    half: Weak<Half>,
     /// Of a session.
     session: Option<(Gate, mpsc::Sender<Request>)>,
     gone: CancellationToken,
@@ -65,6 +69,7 @@ impl Client {
     /// Makes a channel of what the client wants to open; `reply` is still to be given.
     fn open(
         &mut self,
+        user: &User,
         channel: russh::Channel<Msg>,
         session: Option<(Gate, mpsc::Sender<Request>)>,
         handle: russh::server::Handle,
@@ -72,10 +77,12 @@ impl Client {
         let id = channel.id();
         // Data comes by `data`: in order with the requests, and without a queue that could stop the connection.
         let (_, half) = channel.split();
-        let (data, input) = backlog(BACKLOG);
+        let half = Arc::new(half);
+        let (data, input) = self.connection.queue(&user.login.identity);
         let gone = self.connection.gone.child_token();
         let inbound = Inbound {
-            data,
+            data: Some(data),
+            half: Arc::downgrade(&half),
             session,
             gone: gone.clone(),
         };
@@ -92,7 +99,8 @@ impl Client {
         let user = self.user.as_ref();
         let user = user.ok_or(ChannelOpenFailure::AdministrativelyProhibited)?;
         // russh says nothing of those that were closed from here.
-        self.channels.retain(|_, inbound| inbound.data.is_read());
+        self.channels
+            .retain(|_, inbound| inbound.half.strong_count() > 0);
         let sessions = self.channels.values().filter(|it| it.session.is_some());
         if self.channels.len() >= CHANNELS || is_session && sessions.count() >= SESSIONS {
             return Err(Refused::Shortage.into());
@@ -143,7 +151,11 @@ impl Handler for Client {
             return Err(russh::Error::NoAuthMethod);
         }
         Ok(
-            match may_sign(offer.algorithm) && self.connection.may_offer(offer.public_key) {
+            match self
+                .connection
+                .may_offer(offer.public_key, offer.algorithm)
+                .await
+            {
                 true => Auth::Accept,
                 false => Auth::reject(),
             },
@@ -158,20 +170,25 @@ impl Handler for Client {
         if !may_sign(key.algorithm) {
             return Ok(Auth::reject());
         }
-        self.user = self.connection.log_in_by_key(user, key.public_key);
+        let login = self.connection.key(key.public_key).await;
+        self.user = self.connection.log_in(user, login);
         Ok(self.verdict())
     }
 
     async fn auth_openssh_certificate(
         &mut self,
-        _user: &str,
-        _certificate: &Certificate,
+        user: &str,
+        certificate: &Certificate,
     ) -> Result<Auth, Self::Error> {
-        Ok(Auth::reject())
+        let login = self.connection.certificate(certificate);
+        self.user = self.connection.log_in(user, login);
+        Ok(self.verdict())
     }
 
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Self::Error> {
-        self.connection.logged_in(session.handle());
+        if let Some(user) = &self.user {
+            self.connection.logged_in(session.handle(), &user.login);
+        }
         Ok(())
     }
 
@@ -190,7 +207,7 @@ impl Handler for Client {
         };
         let (sender, requests) = mpsc::channel(REQUESTS);
         let gate = Gate::new(&user.login.caps);
-        let channel = self.open(channel, Some((gate, sender)), session.handle());
+        let channel = self.open(&user, channel, Some((gate, sender)), session.handle());
         reply.accept().await;
         self.connection.session(user, channel, requests);
         Ok(())
@@ -220,7 +237,7 @@ impl Handler for Client {
                 .await;
             return Ok(());
         };
-        let channel = self.open(channel, None, session.handle());
+        let channel = self.open(&user, channel, None, session.handle());
         let opening = Opening::new(channel, reply);
         self.connection.jump(user, opening, host.to_owned(), port);
         Ok(())
@@ -232,22 +249,27 @@ impl Handler for Client {
         data: &[u8],
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        let Some(inbound) = self.channels.get(&id) else {
+        let inbound = self.channels.get(&id);
+        let Some(writer) = inbound.and_then(|inbound| inbound.data.as_ref()) else {
             return Ok(());
         };
-        if inbound.data.push(data).is_err() {
-            // What has come so far can't be made whole any more: the channel ends, and no other.
-            self.channels.remove(&id);
-            let text = "kpf: more was sent than its receiver has taken in time; closing\r\n";
-            session.extended_data(id, 1, Bytes::from_static(text.as_bytes()))?;
-            session.close(id)?;
+        match writer.push(Bytes::copy_from_slice(data)) {
+            // Its backend has enough, and will close it.
+            Ok(()) | Err(spool::Error::Unread) => Ok(()),
+            Err(error) => {
+                // What has come can't be made whole any more: this channel ends, and no other.
+                self.channels.remove(&id);
+                let text = format!("kpf: {}\r\n", printable(&error.to_string(), SHOWN));
+                session.extended_data(id, 1, Bytes::from(text))?;
+                session.close(id)
+            }
         }
-        Ok(())
     }
 
     async fn channel_eof(&mut self, id: ChannelId, _: &mut Session) -> Result<(), Self::Error> {
-        if let Some(inbound) = self.channels.get(&id) {
-            inbound.data.finish();
+        let inbound = self.channels.get_mut(&id);
+        if let Some(writer) = inbound.and_then(|inbound| inbound.data.take()) {
+            writer.finish();
         }
         Ok(())
     }

@@ -10,12 +10,11 @@
 //! | `handler` | russh's callbacks |
 //! | `connection` | a login, and what serves its channels |
 //! | `channel` | a channel as backends see it |
-//! | `backlog` | what a client has sent and nobody has taken |
 //! | `severable` | a socket that can be closed from outside |
 
-use std::io;
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use russh::keys::PrivateKey;
@@ -25,21 +24,20 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::access::Identity;
+use super::access::{Access, Identity};
 use super::kubernetes::{Kubernetes, Reach};
 use super::laptop::Keys;
 use super::name::Clusters;
+use super::spool;
 use connection::Connection;
 use severable::Severable;
 
-mod backlog;
 mod channel;
 mod config;
 mod connection;
 mod handler;
 mod severable;
 
-pub use backlog::Outlet;
 pub use channel::{Channel, Opening, Output, Refused};
 pub use connection::User;
 
@@ -63,8 +61,12 @@ pub enum Acting {
 pub struct Setup {
     /// Its own keys, at least one.
     pub host_keys: Vec<PrivateKey>,
-    /// Who may log in.
-    pub keys: Keys,
+    /// Keys of the person whose machine this is; none on any other.
+    pub own: Keys,
+    /// Who else may log in.
+    pub access: Access,
+    /// What holds back what clients send faster than pods take it.
+    pub spool: spool::Limits,
     /// What its clusters are called.
     pub clusters: Clusters,
     /// What reaches them.
@@ -81,7 +83,11 @@ pub struct Gateway {
 }
 
 struct Shared {
-    keys: Keys,
+    own: Keys,
+    access: Access,
+    spool: spool::Limits,
+    /// By user, over all of their connections.
+    quotas: Mutex<HashMap<String, spool::Quota>>,
     clusters: Clusters,
     kubernetes: Kubernetes,
     acting: Acting,
@@ -98,6 +104,13 @@ impl Shared {
     }
 }
 
+impl Shared {
+    fn quota(&self, user: &Identity) -> spool::Quota {
+        let mut quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
+        quotas.entry(user.user.clone()).or_default().clone()
+    }
+}
+
 impl Gateway {
     /// Asks nobody, and listens nowhere.
     #[must_use]
@@ -105,7 +118,10 @@ impl Gateway {
         Self {
             config: Arc::new(config::config(setup.host_keys)),
             shared: Arc::new(Shared {
-                keys: setup.keys,
+                own: setup.own,
+                access: setup.access,
+                spool: setup.spool,
+                quotas: Mutex::default(),
                 clusters: setup.clusters,
                 kubernetes: setup.kubernetes,
                 acting: setup.acting,
@@ -149,8 +165,7 @@ impl Gateway {
     {
         let gone = CancellationToken::new();
         let _closed = gone.clone().drop_guard();
-        let Ok(id) = random_id() else { return };
-        let connection = Connection::new(self.shared.clone(), id, gone.clone());
+        let connection = Connection::new(self.shared.clone(), peer, gone.clone());
         let connection = Arc::new(connection);
         connection.close_after(GRACE);
         let io = Severable::new(io, gone.clone());
@@ -184,12 +199,4 @@ impl Gateway {
             tracing::debug!(%peer, %error, "a connection has ended");
         }
     }
-}
-
-/// What nobody can guess, and no other connection has.
-fn random_id() -> io::Result<String> {
-    let mut bits = [0; 16];
-    aws_lc_rs::rand::fill(&mut bits)
-        .map_err(|_| io::Error::other("no random numbers on this machine"))?;
-    Ok(format!("{:032x}", u128::from_ne_bytes(bits)))
 }
