@@ -88,29 +88,6 @@ impl Keys {
     }
 }
 
-/// The gateway's own key in this folder, made at the first call. Blocks.
-///
-/// # Errors
-/// It can't be read, or is none; or it can't be made.
-pub fn host_key(folder: &Path) -> io::Result<PrivateKey> {
-    let path = folder.join("host_key");
-    match fs::read_to_string(&path) {
-        Ok(text) => PrivateKey::from_openssh(text).map_err(io::Error::other),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let key = new_key()?;
-            match write(&path, &key) {
-                // Another gateway was faster.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    let text = fs::read_to_string(&path)?;
-                    PrivateKey::from_openssh(text).map_err(io::Error::other)
-                }
-                written => written.map(|()| key),
-            }
-        }
-        Err(error) => Err(error),
-    }
-}
-
 /// Makes a key for somebody who has none, in this file, and returns its public part. Blocks.
 ///
 /// # Errors

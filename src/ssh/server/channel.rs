@@ -8,6 +8,8 @@ use russh::{ChannelOpenFailure, ChannelWriteHalf};
 use tokio::io::AsyncWrite;
 use tokio_util::sync::CancellationToken;
 
+use super::journal::{Meter, Metered};
+use crate::ssh::audit::Direction;
 use crate::ssh::spool::Reader;
 
 /// russh's way to write to a channel.
@@ -31,22 +33,41 @@ pub struct Channel {
 pub struct Output {
     half: Arc<Half>,
     handle: Handle,
+    meter: Arc<Meter>,
 }
 
 impl Output {
-    pub(super) fn new(half: Arc<Half>, handle: Handle) -> Self {
-        Self { half, handle }
+    pub(super) fn new(half: Arc<Half>, handle: Handle, meter: Arc<Meter>) -> Self {
+        Self {
+            half,
+            handle,
+            meter,
+        }
+    }
+
+    /// What has gone through the channel, and its events.
+    #[must_use]
+    pub fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     /// Plain data: stdout, or a forwarded connection. Its shutdown is the channel's EOF. A write waits for ever once the
     /// channel is gone.
     pub fn stdout(&self) -> Pin<Box<dyn AsyncWrite + Send>> {
-        Box::pin(self.half.make_writer())
+        Box::pin(Metered {
+            inner: Box::pin(self.half.make_writer()),
+            meter: self.meter.clone(),
+            direction: Direction::Out,
+        })
     }
 
     /// The same for stderr; not to be shut down.
     pub fn stderr(&self) -> Pin<Box<dyn AsyncWrite + Send>> {
-        Box::pin(self.half.make_writer_ext(Some(STDERR)))
+        Box::pin(Metered {
+            inner: Box::pin(self.half.make_writer_ext(Some(STDERR))),
+            meter: self.meter.clone(),
+            direction: Direction::Error,
+        })
     }
 
     /// Answers the channel's last request, where the answer was put off.
@@ -111,6 +132,12 @@ impl From<Refused> for ChannelOpenFailure {
 impl Opening {
     pub(super) fn new(channel: Channel, reply: ChannelOpenHandle) -> Self {
         Self { channel, reply }
+    }
+
+    /// The events of the channel.
+    #[must_use]
+    pub fn meter(&self) -> &Meter {
+        self.channel.output.meter()
     }
 
     /// Once the client has closed its connection.

@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use russh::keys::{Algorithm, Certificate};
+use russh::keys::{Algorithm, Certificate, HashAlg};
 use russh::server::{
     Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey,
 };
@@ -15,17 +15,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::channel::{Channel, Half, Opening, Output, Refused};
 use super::connection::{Connection, User};
+use super::journal::Meter;
+use crate::ssh::access::Refusal;
+use crate::ssh::audit::{Kind, Requested};
 use crate::ssh::request::{Request, Size};
 use crate::ssh::session::Gate;
 use crate::ssh::spool::{self, Writer};
 use crate::untrusted::printable;
 
-/// Keys that a client may ask about before it has to log in: agents hold many, and asking costs a lookup.
-const OFFERS: u32 = 30;
-/// Channels of one connection. An editor opens some 20, a browser by `-D` far more.
-const CHANNELS: usize = 128;
-/// Those of them that are sessions, as sshd's MaxSessions.
-const SESSIONS: usize = 10;
 /// Requests of a channel that may wait. A backend takes them at once; only a flood gets here.
 const REQUESTS: usize = 128;
 /// Characters of a complaint.
@@ -45,6 +42,7 @@ struct Inbound {
     data: Option<Writer>,
     /// Gone once nobody serves the channel any more.
     half: Weak<Half>,
+    meter: Arc<Meter>,
     /// Of a session.
     session: Option<(Gate, mpsc::Sender<Request>)>,
     gone: CancellationToken,
@@ -53,6 +51,8 @@ struct Inbound {
 impl Drop for Inbound {
     fn drop(&mut self) {
         self.gone.cancel();
+        let close = self.meter.channel_close("closed");
+        self.meter.journal().note(close);
     }
 }
 
@@ -80,16 +80,18 @@ impl Client {
         let half = Arc::new(half);
         let (data, input) = self.connection.queue(&user.login.identity);
         let gone = self.connection.gone.child_token();
+        let meter = Arc::new(self.connection.meter(user, id.number(), gone.clone()));
         let inbound = Inbound {
             data: Some(data),
             half: Arc::downgrade(&half),
+            meter: meter.clone(),
             session,
             gone: gone.clone(),
         };
         self.channels.insert(id, inbound);
         Channel {
             input,
-            output: Output::new(half, handle),
+            output: Output::new(half, handle, meter),
             gone,
         }
     }
@@ -102,7 +104,15 @@ impl Client {
         self.channels
             .retain(|_, inbound| inbound.half.strong_count() > 0);
         let sessions = self.channels.values().filter(|it| it.session.is_some());
-        if self.channels.len() >= CHANNELS || is_session && sessions.count() >= SESSIONS {
+        let limits = &self.connection.limits();
+        let is_full = self.channels.len() >= limits.channels as usize;
+        if is_full || is_session && sessions.count() >= limits.sessions as usize {
+            user.journal.note(Kind::LimitHit {
+                limit: match is_full {
+                    true => "channels",
+                    false => "sessions",
+                },
+            });
             return Err(Refused::Shortage.into());
         }
         Ok(user.clone())
@@ -123,11 +133,19 @@ impl Client {
     }
 
     fn take(&mut self, id: ChannelId, request: Request) -> Result<bool, russh::Error> {
-        let inbound = self.channels.get_mut(&id);
-        let Some((gate, requests)) = inbound.and_then(|inbound| inbound.session.as_mut()) else {
+        let Some(inbound) = self.channels.get_mut(&id) else {
             return Ok(false);
         };
-        if !gate.admits(&request) {
+        let Some((gate, requests)) = &mut inbound.session else {
+            return Ok(false);
+        };
+        let granted = gate.admits(&request);
+        if !matches!(request, Request::Resize(_)) {
+            let what = Requested::from(&request);
+            let journal = inbound.meter.journal();
+            journal.note(Kind::Request { what, ok: granted });
+        }
+        if !granted {
             return Ok(false);
         }
         match requests.try_send(request) {
@@ -147,7 +165,7 @@ impl Handler for Client {
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Self::Error> {
         self.offers += 1;
-        if self.offers > OFFERS {
+        if self.offers > self.connection.limits().offered_keys {
             return Err(russh::Error::NoAuthMethod);
         }
         Ok(
@@ -167,11 +185,14 @@ impl Handler for Client {
         user: &str,
         key: VerifiedPublicKey<'_>,
     ) -> Result<Auth, Self::Error> {
-        if !may_sign(key.algorithm) {
-            return Ok(Auth::reject());
-        }
-        let login = self.connection.key(key.public_key).await;
-        self.user = self.connection.log_in(user, login);
+        let login = match may_sign(key.algorithm) {
+            true => self.connection.key(key.public_key).await,
+            false => Err(Refusal::KeyAlgorithm),
+        };
+        let fingerprint = key.public_key.fingerprint(HashAlg::Sha256);
+        self.user = self
+            .connection
+            .log_in(user, &fingerprint.to_string(), login);
         Ok(self.verdict())
     }
 
@@ -181,13 +202,16 @@ impl Handler for Client {
         certificate: &Certificate,
     ) -> Result<Auth, Self::Error> {
         let login = self.connection.certificate(certificate);
-        self.user = self.connection.log_in(user, login);
+        let fingerprint = certificate.public_key().fingerprint(HashAlg::Sha256);
+        self.user = self
+            .connection
+            .log_in(user, &fingerprint.to_string(), login);
         Ok(self.verdict())
     }
 
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Self::Error> {
         if let Some(user) = &self.user {
-            self.connection.logged_in(session.handle(), &user.login);
+            self.connection.logged_in(session.handle(), user.clone());
         }
         Ok(())
     }
@@ -206,8 +230,12 @@ impl Handler for Client {
             }
         };
         let (sender, requests) = mpsc::channel(REQUESTS);
-        let gate = Gate::new(&user.login.caps);
+        let gate = Gate::new(&user.login.caps, self.connection.limits());
         let channel = self.open(&user, channel, Some((gate, sender)), session.handle());
+        channel.output.meter().journal().note(Kind::ChannelOpen {
+            ctype: "session".to_owned(),
+            dest: None,
+        });
         reply.accept().await;
         self.connection.session(user, channel, requests);
         Ok(())
@@ -253,6 +281,9 @@ impl Handler for Client {
         let Some(writer) = inbound.and_then(|inbound| inbound.data.as_ref()) else {
             return Ok(());
         };
+        if let Some(inbound) = inbound {
+            inbound.meter.received(data);
+        }
         match writer.push(Bytes::copy_from_slice(data)) {
             // Its backend has enough, and will close it.
             Ok(()) | Err(spool::Error::Unread) => Ok(()),

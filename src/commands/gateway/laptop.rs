@@ -1,38 +1,41 @@
-//! `kpf gateway`: SSH into pods through one port. Without configuration, for whoever runs it and for nobody else.
+//! The gateway that nobody has configured: for whoever runs it, and for nobody else.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
-use tokio::net::TcpListener;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
-use super::reach::Reach;
-use super::signal::Signals;
+use super::super::reach::Reach;
+use super::super::signal::GatewaySignals;
+use super::{folder, listen, serve, temporary};
 use crate::cli::GatewayArgs;
 use crate::cluster::Environment;
-use crate::forwards;
 use crate::ssh::access::{Access, KeyFiles, Settings};
-use crate::ssh::builtin;
+use crate::ssh::config::Limits;
+use crate::ssh::door::{self, Door};
+use crate::ssh::host_key::{NAME, Store};
 use crate::ssh::kubernetes::Kubernetes;
 use crate::ssh::laptop::{self, Keys};
 use crate::ssh::name::Clusters;
-use crate::ssh::server::{Acting, Gateway, Setup};
-use crate::ssh::spool;
+use crate::ssh::policy::Policy;
+use crate::ssh::server::{Acting, Gateway, Rules, Setup};
+use crate::ssh::{builtin, spool};
 use crate::ui::Ui;
 
-pub(super) mod check;
-pub(super) mod manifests;
+/// Where it listens unless a flag says so.
+const LISTEN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 2222);
+/// How long a pod is looked for to make an example of.
+const EXAMPLE: Duration = Duration::from_secs(5);
 
-/// Serves until it is told to end. Ends connections and commands with it.
-pub(super) async fn run(args: &GatewayArgs, reach: Reach, ui: &Ui) -> anyhow::Result<ExitCode> {
-    let mut signals = Signals::new()?;
-    let listen = args.listen;
-    if !listen.ip().is_loopback() {
+pub(super) async fn run(args: &GatewayArgs, reach: &Reach, ui: &Ui) -> anyhow::Result<ExitCode> {
+    let signals = GatewaySignals::new()?;
+    let address = args.listen.unwrap_or_else(|| SocketAddr::from(LISTEN));
+    if !address.ip().is_loopback() {
         bail!(
-            "without a configuration the gateway listens on this machine only, and {listen} is open to others: whoever logs in has all your rights"
+            "without a configuration the gateway listens on this machine only, and {address} is open to others: whoever logs in has all your rights"
         );
     }
     let dialer = reach.current()?;
@@ -42,24 +45,31 @@ pub(super) async fn run(args: &GatewayArgs, reach: Reach, ui: &Ui) -> anyhow::Re
         [(clusters.default().to_owned(), dialer.cluster().clone())],
         dialer.transport(),
     );
-    let folder = folder(reach.environment())?;
-    let host_key = laptop::host_key(&folder)
-        .with_context(|| format!("cannot keep a host key in {}", folder.display()))?;
+    let folder = folder(reach.environment())?.join("gateway");
+    make(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    let store = Store::File(folder.join(NAME));
+    let host_keys = store.load_or_make(SystemTime::now()).await?;
     let (own, access, once) = keys(reach.environment(), &folder, ui)?;
-    let listener = TcpListener::bind(listen)
+    let listener = listen(address)
         .await
-        .with_context(|| format!("cannot listen on {listen}: choose another port with --listen"))?;
+        .context("choose another port with --listen")?;
     let address = listener.local_addr()?;
     let gateway = Gateway::new(Setup {
-        host_keys: vec![host_key],
+        host_keys: host_keys.keys().to_vec(),
+        host_certificates: host_keys.certificates().to_vec(),
         own,
-        access,
-        spool: spool::Limits::within(temporary(reach.environment())),
+        rules: Rules {
+            access,
+            policy: Policy { rules: None },
+        },
         clusters,
         kubernetes,
         acting: Acting::AsTheKubeconfigSays,
+        spool: spool::Limits::within(temporary(reach.environment())),
+        limits: limits(),
+        audit: None,
+        drain: Duration::ZERO,
     });
-    let stop = CancellationToken::new();
     ui.listening(address);
     let whose = context.as_deref().map_or_else(
         || "this cluster".to_owned(),
@@ -72,8 +82,26 @@ pub(super) async fn run(args: &GatewayArgs, reach: Reach, ui: &Ui) -> anyhow::Re
             None => "the keys in your ~/.ssh".to_owned(),
         }
     ));
-    let serving = gateway.serve(listener, &stop);
-    tokio::pin!(serving);
+    let door = door::Config {
+        // Whoever is on this machine is not to be locked out by a wrong key.
+        penalties: door::penalties::Table {
+            auth_fail: Duration::ZERO,
+            no_auth: Duration::ZERO,
+            grace: Duration::ZERO,
+            ..door::penalties::Table::default()
+        },
+        startups: door::startups::Limits {
+            per_source: 100,
+            ..door::startups::Limits::default()
+        },
+        ..door::Config::default()
+    };
+    let serving = serve(
+        &gateway,
+        Door::new(vec![listener], door),
+        signals,
+        async || {},
+    );
     // It may take a while, and a connection is not to wait for it.
     let example = async {
         let pod = timeout(EXAMPLE, builtin::example(&dialer)).await;
@@ -89,22 +117,21 @@ pub(super) async fn run(args: &GatewayArgs, reach: Reach, ui: &Ui) -> anyhow::Re
         ));
         std::future::pending().await
     };
-    let code = tokio::select! {
-        () = &mut serving => ExitCode::FAILURE,
-        () = example => ExitCode::FAILURE,
-        code = signals.wait() => code,
-    };
-    stop.cancel();
     tokio::select! {
-        () = serving => {}
-        // who asks twice doesn't want to wait
-        _ = signals.wait() => {}
+        code = serving => Ok(code),
+        () = example => Ok(ExitCode::FAILURE),
     }
-    Ok(code)
 }
 
-/// How long a pod is looked for to make an example of.
-const EXAMPLE: Duration = Duration::from_secs(5);
+/// One person's own machine needs no clock, and a browser opens more channels than an editor.
+fn limits() -> Limits {
+    Limits {
+        channels: 128,
+        session: None,
+        unused: None,
+        ..Limits::default()
+    }
+}
 
 /// The one cluster that there is, by its context's name where that can be part of a name.
 fn clusters(context: Option<&str>) -> anyhow::Result<Clusters> {
@@ -115,11 +142,13 @@ fn clusters(context: Option<&str>) -> anyhow::Result<Clusters> {
     })
 }
 
-/// Where the gateway keeps its keys.
-fn folder(environment: &Environment) -> anyhow::Result<PathBuf> {
-    let file = forwards::default_path(environment)?;
-    let folder = file.parent().unwrap_or_else(|| Path::new(""));
-    Ok(folder.join("gateway"))
+/// A folder that only its owner can look into.
+fn make(folder: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
 }
 
 /// The person's own keys, and whom else they let in; or a key that is made now and lasts as long as what comes with it.
@@ -156,12 +185,6 @@ fn keys(
         .with_context(|| format!("cannot write a key to {}", path.display()))?;
     own.add(key);
     Ok((own, access, Some(Once(path))))
-}
-
-/// Where files are made that have no name.
-fn temporary(environment: &Environment) -> PathBuf {
-    let named = environment.get("TMPDIR").map(PathBuf::from);
-    named.unwrap_or_else(|| PathBuf::from(if cfg!(windows) { "." } else { "/tmp" }))
 }
 
 /// A key's file, which is removed with this.
