@@ -1,6 +1,7 @@
 //! `kpf gateway`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
@@ -17,9 +18,13 @@ pub use self::manifests::{ManifestsArgs, ServiceType};
 /// `kpf gateway`.
 #[derive(Args)]
 pub struct GatewayArgs {
-    /// Address and port to listen on; port 0 takes a free one
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:2222")]
-    pub listen: SocketAddr,
+    /// The configuration, `-` for stdin [default: ~/.config/kpf/gateway.yaml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Address and port to listen on, whatever the configuration says; port 0 takes a free one [default: 127.0.0.1:2222]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
 
     /// How to reach pods.
     #[command(flatten)]
@@ -53,8 +58,12 @@ Examples:
   ssh -p 2222 deploy_api.shop@localhost env   a command in a pod of the deployment api
   ssh -J localhost:2222 root@db-0.shop        the pod's own SSH server, end to end
   ssh -p 2222 localhost ls                    the pods of your namespace
+  kpf gateway --config gateway.yaml           for a team, each with their own rights
 
 Without any configuration it listens on this machine only, lets in whoever has a key of yours (~/.ssh/authorized_keys and
 ~/.ssh/id_*.pub, or else one that it makes and shows), and acts with the rights of the kubeconfig.
+
+Ctrl-C and SIGTERM end it: with a configuration, once sessions have ended or its drain is over; a second one at once. SIGHUP has it read
+anew who may log in and do what.
 
 Exit codes: 0 ended by Ctrl-C, 143 by SIGTERM, 1 any failure.";

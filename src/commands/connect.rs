@@ -29,7 +29,7 @@ pub(super) async fn run(args: &ConnectArgs, reach: Reach, ui: &Ui) -> anyhow::Re
     let mut signals = Signals::deadly()?;
     tokio::select! {
         ended = attached => ended,
-        code = signals.wait() => Ok(ExitCode::from(code)),
+        code = signals.wait() => Ok(code),
     }
 }
 

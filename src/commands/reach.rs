@@ -1,6 +1,7 @@
 //! From the flags and a target to the cluster that has it.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -67,6 +68,27 @@ impl Reach {
     /// The cluster that the flags say, whatever the target.
     pub(super) fn current(&self) -> anyhow::Result<Dialer> {
         Ok(Dialer::new(Cluster::load(&self.options)?, self.transport))
+    }
+
+    /// The cluster of this kubeconfig and context, each where it is named, and otherwise as the flags say.
+    pub(super) fn cluster(
+        &self,
+        kubeconfig: Option<&Path>,
+        context: Option<&str>,
+    ) -> anyhow::Result<Cluster> {
+        let mut options = self.options.clone();
+        if let Some(kubeconfig) = kubeconfig {
+            options.kubeconfig = Some(kubeconfig.to_owned());
+        }
+        if let Some(context) = context {
+            options.context = Some(context.to_owned());
+        }
+        Ok(Cluster::load(&options)?)
+    }
+
+    /// The transports to try.
+    pub(super) fn transport(&self) -> Transport {
+        self.transport
     }
 
     /// The name of its context, where it has one.

@@ -1,6 +1,7 @@
 //! The signals that end a command, and the exit codes that they mean.
 
 use std::io;
+use std::process::ExitCode;
 
 /// Signals that are caught from the moment this is made.
 pub(super) struct Signals {
@@ -95,5 +96,51 @@ impl Signals {
             }
             0
         }
+    }
+}
+
+/// What a gateway was told by a signal.
+pub(super) enum Told {
+    /// To end, with this code.
+    End(ExitCode),
+    /// To read its configuration again.
+    Reload,
+}
+
+/// The signals of a gateway, caught from the moment this is made: Ctrl-C and SIGTERM end it, SIGHUP is no end.
+pub(super) struct GatewaySignals {
+    ends: Signals,
+    #[cfg(unix)]
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl GatewaySignals {
+    pub(super) fn new() -> io::Result<Self> {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            Ok(Self {
+                ends: Signals::catch(&[
+                    (SignalKind::interrupt(), 0),
+                    (SignalKind::terminate(), 128 + 15),
+                ])?,
+                hangup: signal(SignalKind::hangup())?,
+            })
+        }
+        #[cfg(not(unix))]
+        Ok(Self { ends: Signals {} })
+    }
+
+    /// Waits for the next of them. Cancel-safe.
+    pub(super) async fn wait(&mut self) -> Told {
+        #[cfg(unix)]
+        {
+            tokio::select! {
+                code = self.ends.wait() => Told::End(code),
+                _ = self.hangup.recv() => Told::Reload,
+            }
+        }
+        #[cfg(not(unix))]
+        Told::End(self.ends.wait().await)
     }
 }

@@ -2,17 +2,14 @@
 
 use std::fmt::Write as _;
 
-use k8s_openapi::api::authorization::v1::{
-    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
-};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::{ListParams, PostParams};
+use kube::api::ListParams;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::access::Proof;
-use super::kubernetes::is_hidden;
-use super::name::{Destination, Place};
+use super::kubernetes::{is_hidden, may};
+use super::name::Destination;
 use super::server::{Output, User};
 use crate::cluster::RequestError;
 use crate::cluster::target::is_label;
@@ -244,7 +241,13 @@ async fn explain(user: &User, target: &str) -> Answer {
         ("jump and forwarding", "portforward"),
         ("shell, commands and files", "exec"),
     ] {
-        let may = may(user, &place, &found.pod.name, subresource).await;
+        let may = may(
+            &found.dialer,
+            place.namespace(),
+            &found.pod.name,
+            subresource,
+        );
+        let may = may.await;
         let may = match may {
             Some(true) => "yes",
             Some(false) => "no, your role lacks it",
@@ -252,28 +255,6 @@ async fn explain(user: &User, target: &str) -> Answer {
         };
         let _ = writeln!(text, "{what} (pods/{subresource}): {may}");
     }
+    let _ = writeln!(text, "policy: {}", user.explain(&place));
     Ok(text)
-}
-
-/// Whether the user may create that, as far as the cluster says.
-async fn may(user: &User, place: &Place, pod: &str, subresource: &str) -> Option<bool> {
-    let cluster = user.reach.cluster(place.cluster())?.cluster();
-    let attributes = ResourceAttributes {
-        namespace: Some(place.namespace().to_owned()),
-        name: Some(pod.to_owned()),
-        resource: Some("pods".to_owned()),
-        subresource: Some(subresource.to_owned()),
-        verb: Some("create".to_owned()),
-        ..ResourceAttributes::default()
-    };
-    let review = SelfSubjectAccessReview {
-        spec: SelfSubjectAccessReviewSpec {
-            resource_attributes: Some(attributes),
-            ..SelfSubjectAccessReviewSpec::default()
-        },
-        ..SelfSubjectAccessReview::default()
-    };
-    let reviews: Api<SelfSubjectAccessReview> = Api::all(cluster.client());
-    let answer = reviews.create(&PostParams::default(), &review).await;
-    Some(answer.ok()?.status?.allowed)
 }

@@ -6,12 +6,16 @@
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::audit::{self, Exit, Kind};
+use super::kubernetes::Refusal;
 use super::name::{Destination, Place};
-use super::server::{Channel, Opening, Refused, User};
+use super::policy::Backend;
+use super::server::{Channel, Journal, Opening, Refused, User};
 use crate::dial::PodStream;
 use crate::splice::{Ends, Far as _, splice};
 use crate::tunnel::Failure;
@@ -29,10 +33,23 @@ const SHOWN: usize = 300;
 /// Serves one channel to its end.
 pub(super) async fn serve(user: &User, opening: Opening, host: &str, port: NonZeroU16) {
     let gone = opening.gone().clone();
+    let journal = opening.meter().journal().clone();
+    let (ctype, dest) = ("direct-tcpip".to_owned(), Some(format!("{host}:{port}")));
     let serving = async {
-        match connect(user, host, port).await {
-            Ok(stream) => carry(opening.accept().await, stream).await,
-            Err(refused) => opening.refuse(refused).await,
+        match connect(user, &journal, host, port).await {
+            Ok(Connected { stream, journal }) => {
+                journal.note(Kind::ChannelOpen { ctype, dest });
+                carry(opening.accept().await, stream, &journal).await;
+            }
+            Err(refused) => {
+                let reason = refused.to_string();
+                journal.note(Kind::ChannelDeny {
+                    ctype,
+                    dest,
+                    reason,
+                });
+                opening.refuse(refused).await;
+            }
         }
     };
     tokio::select! {
@@ -41,7 +58,18 @@ pub(super) async fn serve(user: &User, opening: Opening, host: &str, port: NonZe
     }
 }
 
-async fn connect(user: &User, host: &str, port: NonZeroU16) -> Result<PodStream, Refused> {
+/// A stream to a pod, and the events that are about it.
+struct Connected {
+    stream: PodStream,
+    journal: Journal,
+}
+
+async fn connect(
+    user: &User,
+    journal: &Journal,
+    host: &str,
+    port: NonZeroU16,
+) -> Result<Connected, Refused> {
     let caps = &user.login.caps;
     if !caps.port_forwarding || caps.force_command.is_some() {
         let reason = "this key may not forward";
@@ -49,10 +77,50 @@ async fn connect(user: &User, host: &str, port: NonZeroU16) -> Result<PodStream,
     }
     let place = place(user, host)?;
     let failed = |reason: String| Refused::Failed(printable(&reason, SHOWN));
+    let deny = |reason: &str| {
+        journal.note(Kind::TargetDeny {
+            name: host.to_owned(),
+            reason: reason.to_owned(),
+        });
+    };
+    let hidden = || failed(Refusal::NoPod(place.to_string()).to_string());
+    let grant = user.grant(&place);
+    let Some(grant) = grant else {
+        deny("no policy allows anything there");
+        return Err(hidden());
+    };
+    let may = match is_loopback(host) {
+        // What a session in the container could reach, it may reach from here too.
+        true => grant.allows_forward(host, port.get()),
+        false => grant.allows(Backend::Jump),
+    };
+    if !may {
+        deny("the policy allows no jump there");
+        return Err(Refused::Prohibited(format!(
+            "{place}: the gateway's policy allows no jump there"
+        )));
+    }
+    let refused = |refusal: Refusal| {
+        deny(&refusal.to_string());
+        failed(refusal.to_string())
+    };
     let found = user.reach.port(&place, port).await;
-    let (pod, endpoint) = found.map_err(|refusal| failed(refusal.to_string()))?;
+    let (pod, endpoint) = found.map_err(refused)?;
+    let journal = journal.about(|about| {
+        about.place = Some(Arc::new(audit::Place {
+            cluster: place.cluster().to_owned(),
+            namespace: pod.namespace.clone(),
+            pod: pod.name.clone(),
+            uid: pod.uid.clone(),
+            backend: Some("jump"),
+            ..audit::Place::default()
+        }));
+    });
+    journal.note(Kind::TargetResolve {
+        name: host.to_owned(),
+    });
     let route = user.reach.route(&place, &pod).await;
-    let route = route.map_err(|refusal| failed(refusal.to_string()))?;
+    let route = route.map_err(refused)?;
     let opened = route.open(&endpoint).await;
     let mut stream = opened.map_err(|error| failed(format!("{place}: {error}")))?;
     let patience = match port.get() {
@@ -60,16 +128,20 @@ async fn connect(user: &User, host: &str, port: NonZeroU16) -> Result<PodStream,
         _ => REFUSAL,
     };
     let word = poll_fn(|cx| stream.poll_chunks(cx).map_ok(drop));
-    match timeout(patience, word).await {
-        Ok(Err(error)) => Err(failed(match Failure::of(&error) {
+    if let Ok(Err(error)) = timeout(patience, word).await {
+        return Err(failed(match Failure::of(&error) {
             // The runtimes' words for it fill a page.
             Some(Failure::Refused(_)) => {
                 format!("{place} port {port}: connection refused, nothing listens there")
             }
             _ => format!("{place} port {port}: {error}"),
-        })),
-        Ok(Ok(())) | Err(_) => Ok(stream),
+        }));
     }
+    // The name could have become another pod's between the two requests.
+    user.reach.confirm(&place, &pod).await.map_err(refused)?;
+    let begun = journal.commit(Kind::SessionStart {}).await;
+    begun.map_err(|error| failed(error.to_string()))?;
+    Ok(Connected { stream, journal })
 }
 
 /// Where a host leads to.
@@ -96,21 +168,27 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// Copies until both sides have ended.
-async fn carry(channel: Channel, stream: PodStream) {
+async fn carry(channel: Channel, stream: PodStream, journal: &Journal) {
     let ends = stream.ends(Ends {
         // A channel loses nothing by being closed.
         linger: Duration::ZERO,
         ..Ends::SOCKET
     });
-    let stdout = channel.output.stdout();
-    let spliced = splice(channel.input, stdout, stream, ends).await;
-    tracing::debug!(
-        sent = spliced.sent,
-        received = spliced.received,
-        end = ?spliced.end,
-        "a jump has ended"
-    );
-    channel.output.close().await;
+    let Channel {
+        input,
+        output,
+        gone,
+    } = channel;
+    let copying = splice(input, output.stdout(), stream, ends);
+    let reason = tokio::select! {
+        spliced = copying => match spliced.end {
+            Ok(()) => "ended".to_owned(),
+            Err(error) => error.to_string(),
+        },
+        () = gone.cancelled() => "closed by the client".to_owned(),
+    };
+    journal.note(output.meter().session_end(&reason, Exit::Unknown));
+    output.close().await;
 }
 
 #[cfg(test)]

@@ -8,7 +8,14 @@ use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::PostParams;
 use tokio::sync::OnceCell;
+use tokio::time::timeout;
 
 use super::access::Identity;
 use super::name::Place;
@@ -215,6 +222,26 @@ impl Reach {
         Ok((found.pod, endpoint))
     }
 
+    /// Makes sure that what was just dialled by its name is the pod that was found before. Cancel-safe.
+    ///
+    /// # Errors
+    /// It isn't, or nobody knows.
+    pub async fn confirm(&self, place: &Place, pod: &PodRef) -> Result<(), Refusal> {
+        let cluster = self.dialer(place)?.cluster();
+        let pods: Api<Pod> = Api::namespaced(cluster.client(), &pod.namespace);
+        let present = timeout(WAIT, pods.get(&pod.name)).await;
+        let present =
+            present.map_err(|_| Refusal::other(place, "the API server does not answer"))?;
+        let present = present.map_err(|error| match RequestError::from(error) {
+            error if is_hidden(&error) => Refusal::NoPod(place.to_string()),
+            error => Refusal::other(place, error),
+        })?;
+        match present.metadata.uid == pod.uid {
+            true => Ok(()),
+            false => Err(Refusal::Replaced(place.to_string())),
+        }
+    }
+
     /// Streams to the ports of a pod; made once for each.
     ///
     /// # Errors
@@ -245,6 +272,37 @@ impl Reach {
         }
     }
 
+    /// Asks whether the user may still reach what was reached.
+    ///
+    /// # Errors
+    /// Not. A cluster that doesn't answer says nothing.
+    pub async fn recheck(&self) -> Result<(), String> {
+        let seen: Vec<(String, PodRef)> = {
+            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let places = seen.iter().map(|(pin, pod)| {
+                let alias = pin.split('\n').next().unwrap_or_default();
+                (alias.to_owned(), pod.clone())
+            });
+            places.collect()
+        };
+        for (alias, pod) in seen {
+            let Some(dialer) = self.dialers.get(&alias) else {
+                continue;
+            };
+            let may = async |what| may(dialer, &pod.namespace, &pod.name, what).await;
+            // Either is enough to have come in; what was opened by the other goes on.
+            if may("exec").await == Some(false) && may("portforward").await == Some(false) {
+                let PodRef {
+                    namespace, name, ..
+                } = pod;
+                return Err(format!(
+                    "{name}.{namespace}: the role has no right to it any more"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Waits until the commands that ended with their clients have been ended, a moment at most.
     pub async fn settle(&self) {
         for dialer in self.dialers.values() {
@@ -266,6 +324,33 @@ impl Reach {
             false => Err(Refusal::Replaced(place.to_string())),
         }
     }
+}
+
+/// Whether the user may create a subresource of a pod, as far as the cluster says.
+pub(super) async fn may(
+    dialer: &Dialer,
+    namespace: &str,
+    pod: &str,
+    subresource: &str,
+) -> Option<bool> {
+    let attributes = ResourceAttributes {
+        namespace: Some(namespace.to_owned()),
+        name: Some(pod.to_owned()),
+        resource: Some("pods".to_owned()),
+        subresource: Some(subresource.to_owned()),
+        verb: Some("create".to_owned()),
+        ..ResourceAttributes::default()
+    };
+    let review = SelfSubjectAccessReview {
+        spec: SelfSubjectAccessReviewSpec {
+            resource_attributes: Some(attributes),
+            ..SelfSubjectAccessReviewSpec::default()
+        },
+        ..SelfSubjectAccessReview::default()
+    };
+    let reviews: Api<SelfSubjectAccessReview> = Api::all(dialer.cluster().client());
+    let answer = reviews.create(&PostParams::default(), &review).await;
+    Some(answer.ok()?.status?.allowed)
 }
 
 /// Whatever the login and the container, it is the same pod.

@@ -27,19 +27,12 @@ impl Keys {
         }
     }
 
-    /// The keys of a home folder: `~/.ssh/authorized_keys` and `~/.ssh/id_*.pub`. Blocks. What isn't there or can't be
-    /// read has no keys.
+    /// The keys of a home folder, `~/.ssh/id_*.pub`. Blocks. What isn't there or can't be read has no keys.
     #[must_use]
     pub fn of_home(user: &str, home: &Path) -> Self {
         let mut keys = Self::new(user);
         let folder = home.join(".ssh");
         let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
-        // A line with options would be a key with restrictions, and is left out.
-        for line in read(&folder.join("authorized_keys")).lines() {
-            if let Ok(key) = PublicKey::from_openssh(line.trim()) {
-                keys.add(key);
-            }
-        }
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let is_key = name
@@ -92,29 +85,6 @@ impl Keys {
             caps: Caps::all(),
             expires: None,
         })
-    }
-}
-
-/// The gateway's own key in this folder, made at the first call. Blocks.
-///
-/// # Errors
-/// It can't be read, or is none; or it can't be made.
-pub fn host_key(folder: &Path) -> io::Result<PrivateKey> {
-    let path = folder.join("host_key");
-    match fs::read_to_string(&path) {
-        Ok(text) => PrivateKey::from_openssh(text).map_err(io::Error::other),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let key = new_key()?;
-            match write(&path, &key) {
-                // Another gateway was faster.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    let text = fs::read_to_string(&path)?;
-                    PrivateKey::from_openssh(text).map_err(io::Error::other)
-                }
-                written => written.map(|()| key),
-            }
-        }
-        Err(error) => Err(error),
     }
 }
 

@@ -5,13 +5,6 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`access`] | from a key or a certificate to an identity, and what it is restricted to |
-//! | [`check`] | whether what the configuration names can be used |
-//! | [`config`] | the file that says all of this |
-//! | [`host_key`] | the keys by which users know the gateway |
-//! | [`name`] | from a user name or a jump's host to a place |
-//! | [`audit`] | what happened: events, recordings, and whether the log is as it was written |
-//! | [`policy`] | what somebody may do at a place |
 //! | [`door`] | who may stay before anybody knows who it is |
 //! | [`access`] | from a key or a certificate to an identity, and what it is restricted to |
 //! | [`name`] | from a user name or a jump's host to a place |
@@ -26,6 +19,7 @@
 //! | [`audit`] | what happened: events, recordings, and whether the log is as it was written |
 //! | [`host_key`] | the keys by which users know the gateway |
 //! | [`config`] | the file that says all of this |
+//! | [`check`] | whether what the configuration names can be used |
 //! | [`laptop`] | the same without any configuration, for one's own machine |
 //! | [`metrics`] | how it is doing, for Prometheus and probes |
 //! | [`manifests`] | what a cluster needs to run it |

@@ -440,9 +440,9 @@ mod tests {
         torn.push(b'\n');
         lines[2] = torn;
         lines.extend(chain("gw", link, 2));
-        let found = report(&lines);
-        assert!(found.is_intact(), "{found:?}");
-        assert_eq!(found.torn, 1);
+        let intact = report(&lines);
+        assert!(intact.is_intact(), "{intact:?}");
+        assert_eq!(intact.torn, 1);
 
         lines[2][20] ^= 1; // but it can't be changed any more
         assert_eq!(

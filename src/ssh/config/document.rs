@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use ipnet::IpNet;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
 use super::limits::{Limits, span};
 use super::{Recordings, Relay, Spool};
 use crate::ssh::access::{self, is_name};
-use crate::ssh::door::Network;
 use crate::ssh::policy::{Destination, Pattern};
 use crate::untrusted::printable;
 use crate::yaml::{self, Fault, List, Named, Parsed, optional_list, parsed};
@@ -26,7 +26,7 @@ pub(super) struct Document {
     #[serde(default, deserialize_with = "optional")]
     pub(super) metrics: Option<SocketAddr>,
     #[serde(default, deserialize_with = "networks")]
-    pub(super) proxies: Vec<Network>,
+    pub(super) proxies: Vec<IpNet>,
     #[serde(default)]
     pub(super) host_key: HostKey,
     #[serde(default)]
@@ -272,12 +272,18 @@ fn optional_span<'de, D: Deserializer<'de>>(
 }
 
 /// For `deserialize_with`: a list of networks, which may be empty.
-pub(super) fn networks<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Vec<Network>, D::Error> {
+pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    struct Network(IpNet);
+    impl FromStr for Network {
+        type Err = String;
+
+        fn from_str(text: &str) -> Result<Self, String> {
+            access::network(text).map(Self)
+        }
+    }
     let networks = Vec::<Parsed<Network>>::deserialize(deserializer)?;
     Ok(networks
         .into_iter()
-        .map(|Parsed(network)| network)
+        .map(|Parsed(Network(network))| network)
         .collect())
 }

@@ -6,8 +6,9 @@ use serde::{Deserialize, Deserializer};
 
 use super::document::networks;
 use super::values::{Count, Percent, Size, Span, SpanOrOff, Startups};
-use crate::ssh::door::{self, Network, penalties, startups};
+use crate::ssh::door::{self, penalties, startups};
 use crate::yaml::parsed;
+use ipnet::IpNet;
 
 /// `limits`.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
@@ -110,13 +111,13 @@ pub struct Penalties {
     pub sources: u32,
     /// Sources that have none: health checks, load balancers.
     #[serde(deserialize_with = "networks")]
-    pub exempt: Vec<Network>,
+    pub exempt: Vec<IpNet>,
 }
 
 impl Limits {
     /// Those that the door holds.
     #[must_use]
-    pub fn door(&self, proxies: &[Network]) -> door::Config {
+    pub fn door(&self, proxies: &[IpNet]) -> door::Config {
         let penalties = &self.penalties;
         door::Config {
             grace: self.login_grace,

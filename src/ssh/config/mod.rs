@@ -19,11 +19,11 @@ use self::document::Document;
 use self::limits::size;
 use super::access::{AuthoritySettings, KeyFiles, Settings, is_name};
 use super::audit::{OnFailure, SinkConfig, SinkKind};
-use super::door::Network;
 use super::name::{Clusters, is_login};
 use super::policy::{Backend, Grant, OnDisconnect, Pattern, Policy, Record, Rule};
 use crate::untrusted::printable;
 use crate::yaml::{self, Fault, Parsed, Place, meant};
+use ipnet::IpNet;
 
 mod document;
 mod limits;
@@ -52,7 +52,7 @@ pub struct Config {
     /// Where metrics and health are; none for nowhere.
     pub metrics: Option<SocketAddr>,
     /// Who says by a PROXY header whom it connects for; a header of anybody else is an error.
-    pub proxies: Vec<Network>,
+    pub proxies: Vec<IpNet>,
     /// Where the gateway's own keys are.
     pub host_key: HostKey,
     /// What the clusters are called.

@@ -8,7 +8,12 @@ use russh::{ChannelOpenFailure, ChannelWriteHalf};
 use tokio::io::AsyncWrite;
 use tokio_util::sync::CancellationToken;
 
-use super::backlog::Outlet;
+use super::journal::{Meter, Metered};
+use crate::ssh::audit::Direction;
+use crate::ssh::spool::Reader;
+
+/// russh's way to write to a channel.
+pub(super) type Half = ChannelWriteHalf<Msg>;
 
 /// Extended data of this type is stderr (RFC 4254 §5.2).
 const STDERR: u32 = 1;
@@ -16,7 +21,7 @@ const STDERR: u32 = 1;
 /// An open channel. Its client has no part in it any more once `gone`; whoever serves it then stops.
 pub struct Channel {
     /// What the client sends, in order, to its EOF. All of it has been taken from the connection.
-    pub input: Outlet,
+    pub input: Reader,
     /// What the client gets.
     pub output: Output,
     /// The channel or its connection is closed.
@@ -26,27 +31,43 @@ pub struct Channel {
 /// The way to the client of a channel. Writing waits for the channel's own window, and for nobody else's.
 #[derive(Clone)]
 pub struct Output {
-    half: Arc<ChannelWriteHalf<Msg>>,
+    half: Arc<Half>,
     handle: Handle,
+    meter: Arc<Meter>,
 }
 
 impl Output {
-    pub(super) fn new(half: ChannelWriteHalf<Msg>, handle: Handle) -> Self {
+    pub(super) fn new(half: Arc<Half>, handle: Handle, meter: Arc<Meter>) -> Self {
         Self {
-            half: Arc::new(half),
+            half,
             handle,
+            meter,
         }
+    }
+
+    /// What has gone through the channel, and its events.
+    #[must_use]
+    pub fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     /// Plain data: stdout, or a forwarded connection. Its shutdown is the channel's EOF. A write waits for ever once the
     /// channel is gone.
     pub fn stdout(&self) -> Pin<Box<dyn AsyncWrite + Send>> {
-        Box::pin(self.half.make_writer())
+        Box::pin(Metered {
+            inner: Box::pin(self.half.make_writer()),
+            meter: self.meter.clone(),
+            direction: Direction::Out,
+        })
     }
 
     /// The same for stderr; not to be shut down.
     pub fn stderr(&self) -> Pin<Box<dyn AsyncWrite + Send>> {
-        Box::pin(self.half.make_writer_ext(Some(STDERR)))
+        Box::pin(Metered {
+            inner: Box::pin(self.half.make_writer_ext(Some(STDERR))),
+            meter: self.meter.clone(),
+            direction: Direction::Error,
+        })
     }
 
     /// Answers the channel's last request, where the answer was put off.
@@ -111,6 +132,12 @@ impl From<Refused> for ChannelOpenFailure {
 impl Opening {
     pub(super) fn new(channel: Channel, reply: ChannelOpenHandle) -> Self {
         Self { channel, reply }
+    }
+
+    /// The events of the channel.
+    #[must_use]
+    pub fn meter(&self) -> &Meter {
+        self.channel.output.meter()
     }
 
     /// Once the client has closed its connection.

@@ -3,19 +3,18 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use russh::keys::{Algorithm, PrivateKey};
+use russh::keys::{Algorithm, Certificate, PrivateKey};
 use russh::server::Config;
 use russh::{MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac};
+
+use crate::ssh::config::Limits;
 
 /// Without a version: who wants to know it has to log in.
 const IDENT: &str = "SSH-2.0-kpf";
 /// The same for each refusal, so that none of them tells what was looked up; agents with many keys don't feel it.
 const REJECTION: Duration = Duration::from_millis(20);
-/// The OpenSSH server's number of failed logins.
-const ATTEMPTS: usize = 6;
-/// What russh's own bounds hang on: a client that doesn't read, or doesn't close. Never none. The keepalive is shorter,
-/// and its answers count.
-const INACTIVITY: Duration = Duration::from_secs(150);
+/// What russh's own bounds hang on beside the keepalive: a client that doesn't read, or doesn't close. Never none.
+const INACTIVITY: Duration = Duration::from_secs(30);
 /// Bytes that a client may send before they are granted anew.
 const WINDOW: u32 = 1 << 20;
 /// As OpenSSH has it.
@@ -41,7 +40,11 @@ const MACS: &[mac::Name] = &[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM];
 const COMPRESSION: &[compression::Name] = &[compression::NONE];
 
 /// russh's configuration for these host keys.
-pub(super) fn config(host_keys: Vec<PrivateKey>) -> Config {
+pub(super) fn config(
+    host_keys: Vec<PrivateKey>,
+    certificates: Vec<Certificate>,
+    limits: &Limits,
+) -> Config {
     let mut algorithms: Vec<Algorithm> = host_keys.iter().map(PrivateKey::algorithm).collect();
     // What clients may sign with is announced from the same list; SHA-1 is not in it.
     algorithms.extend(user_key_algorithms());
@@ -53,10 +56,12 @@ pub(super) fn config(host_keys: Vec<PrivateKey>) -> Config {
         // The first request of every client is for "none", to learn the methods: russh would let it wait.
         auth_rejection_time_initial: Some(Duration::ZERO),
         keys: host_keys,
+        certificates,
         window_size: WINDOW,
         maximum_packet_size: PACKET,
-        max_auth_attempts: ATTEMPTS,
-        inactivity_timeout: Some(INACTIVITY),
+        max_auth_attempts: limits.failed_logins as usize,
+        // Longer than it takes to find out that a client is not there; answers to that count.
+        inactivity_timeout: Some(limits.keepalive * (limits.keepalive_misses + 1) + INACTIVITY),
         // russh's would also be sent before the login, which ends OpenSSH clients: see `keepalive`.
         keepalive_interval: None,
         nodelay: true,

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU16;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use russh::keys::{Algorithm, Certificate};
+use russh::keys::{Algorithm, Certificate, HashAlg};
 use russh::server::{
     Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey,
 };
@@ -13,22 +13,20 @@ use russh::{ChannelId, ChannelOpenFailure, Pty, Sig};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::backlog::{Inlet, backlog};
-use super::channel::{Channel, Opening, Output, Refused};
+use super::channel::{Channel, Half, Opening, Output, Refused};
 use super::connection::{Connection, User};
+use super::journal::Meter;
+use crate::ssh::access::Refusal;
+use crate::ssh::audit::{Kind, Requested};
 use crate::ssh::request::{Request, Size};
 use crate::ssh::session::Gate;
+use crate::ssh::spool::{self, Writer};
+use crate::untrusted::printable;
 
-/// Keys that a client may ask about before it has to log in: agents hold many, and asking costs a lookup.
-const OFFERS: u32 = 30;
-/// Channels of one connection. An editor opens some 20, a browser by `-D` far more.
-const CHANNELS: usize = 128;
-/// Those of them that are sessions, as sshd's MaxSessions.
-const SESSIONS: usize = 10;
-/// Bytes of one channel that may wait for its backend.
-const BACKLOG: usize = 256 << 20;
 /// Requests of a channel that may wait. A backend takes them at once; only a flood gets here.
 const REQUESTS: usize = 128;
+/// Characters of a complaint.
+const SHOWN: usize = 300;
 /// One client's.
 pub(super) struct Client {
     connection: Arc<Connection>,
@@ -40,7 +38,11 @@ pub(super) struct Client {
 
 /// What comes in on a channel.
 struct Inbound {
-    data: Inlet,
+    /// Until the client's EOF.
+    data: Option<Writer>,
+    /// Gone once nobody serves the channel any more.
+    half: Weak<Half>,
+    meter: Arc<Meter>,
     /// Of a session.
     session: Option<(Gate, mpsc::Sender<Request>)>,
     gone: CancellationToken,
@@ -49,6 +51,8 @@ struct Inbound {
 impl Drop for Inbound {
     fn drop(&mut self) {
         self.gone.cancel();
+        let close = self.meter.channel_close("closed");
+        self.meter.journal().note(close);
     }
 }
 
@@ -65,6 +69,7 @@ impl Client {
     /// Makes a channel of what the client wants to open; `reply` is still to be given.
     fn open(
         &mut self,
+        user: &User,
         channel: russh::Channel<Msg>,
         session: Option<(Gate, mpsc::Sender<Request>)>,
         handle: russh::server::Handle,
@@ -72,17 +77,21 @@ impl Client {
         let id = channel.id();
         // Data comes by `data`: in order with the requests, and without a queue that could stop the connection.
         let (_, half) = channel.split();
-        let (data, input) = backlog(BACKLOG);
+        let half = Arc::new(half);
+        let (data, input) = self.connection.queue(&user.login.identity);
         let gone = self.connection.gone.child_token();
+        let meter = Arc::new(self.connection.meter(user, id.number(), gone.clone()));
         let inbound = Inbound {
-            data,
+            data: Some(data),
+            half: Arc::downgrade(&half),
+            meter: meter.clone(),
             session,
             gone: gone.clone(),
         };
         self.channels.insert(id, inbound);
         Channel {
             input,
-            output: Output::new(half, handle),
+            output: Output::new(half, handle, meter),
             gone,
         }
     }
@@ -92,9 +101,18 @@ impl Client {
         let user = self.user.as_ref();
         let user = user.ok_or(ChannelOpenFailure::AdministrativelyProhibited)?;
         // russh says nothing of those that were closed from here.
-        self.channels.retain(|_, inbound| inbound.data.is_read());
+        self.channels
+            .retain(|_, inbound| inbound.half.strong_count() > 0);
         let sessions = self.channels.values().filter(|it| it.session.is_some());
-        if self.channels.len() >= CHANNELS || is_session && sessions.count() >= SESSIONS {
+        let limits = &self.connection.limits();
+        let is_full = self.channels.len() >= limits.channels as usize;
+        if is_full || is_session && sessions.count() >= limits.sessions as usize {
+            user.journal.note(Kind::LimitHit {
+                limit: match is_full {
+                    true => "channels",
+                    false => "sessions",
+                },
+            });
             return Err(Refused::Shortage.into());
         }
         Ok(user.clone())
@@ -115,11 +133,19 @@ impl Client {
     }
 
     fn take(&mut self, id: ChannelId, request: Request) -> Result<bool, russh::Error> {
-        let inbound = self.channels.get_mut(&id);
-        let Some((gate, requests)) = inbound.and_then(|inbound| inbound.session.as_mut()) else {
+        let Some(inbound) = self.channels.get_mut(&id) else {
             return Ok(false);
         };
-        if !gate.admits(&request) {
+        let Some((gate, requests)) = &mut inbound.session else {
+            return Ok(false);
+        };
+        let granted = gate.admits(&request);
+        if !matches!(request, Request::Resize(_)) {
+            let what = Requested::from(&request);
+            let journal = inbound.meter.journal();
+            journal.note(Kind::Request { what, ok: granted });
+        }
+        if !granted {
             return Ok(false);
         }
         match requests.try_send(request) {
@@ -139,11 +165,15 @@ impl Handler for Client {
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Self::Error> {
         self.offers += 1;
-        if self.offers > OFFERS {
+        if self.offers > self.connection.limits().offered_keys {
             return Err(russh::Error::NoAuthMethod);
         }
         Ok(
-            match may_sign(offer.algorithm) && self.connection.may_offer(offer.public_key) {
+            match self
+                .connection
+                .may_offer(offer.public_key, offer.algorithm)
+                .await
+            {
                 true => Auth::Accept,
                 false => Auth::reject(),
             },
@@ -155,23 +185,34 @@ impl Handler for Client {
         user: &str,
         key: VerifiedPublicKey<'_>,
     ) -> Result<Auth, Self::Error> {
-        if !may_sign(key.algorithm) {
-            return Ok(Auth::reject());
-        }
-        self.user = self.connection.log_in_by_key(user, key.public_key);
+        let login = match may_sign(key.algorithm) {
+            true => self.connection.key(key.public_key).await,
+            false => Err(Refusal::KeyAlgorithm),
+        };
+        let fingerprint = key.public_key.fingerprint(HashAlg::Sha256);
+        self.user = self
+            .connection
+            .log_in(user, &fingerprint.to_string(), login);
         Ok(self.verdict())
     }
 
     async fn auth_openssh_certificate(
         &mut self,
-        _user: &str,
-        _certificate: &Certificate,
+        user: &str,
+        certificate: &Certificate,
     ) -> Result<Auth, Self::Error> {
-        Ok(Auth::reject())
+        let login = self.connection.certificate(certificate);
+        let fingerprint = certificate.public_key().fingerprint(HashAlg::Sha256);
+        self.user = self
+            .connection
+            .log_in(user, &fingerprint.to_string(), login);
+        Ok(self.verdict())
     }
 
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Self::Error> {
-        self.connection.logged_in(session.handle());
+        if let Some(user) = &self.user {
+            self.connection.logged_in(session.handle(), user.clone());
+        }
         Ok(())
     }
 
@@ -189,8 +230,12 @@ impl Handler for Client {
             }
         };
         let (sender, requests) = mpsc::channel(REQUESTS);
-        let gate = Gate::new(&user.login.caps);
-        let channel = self.open(channel, Some((gate, sender)), session.handle());
+        let gate = Gate::new(&user.login.caps, self.connection.limits());
+        let channel = self.open(&user, channel, Some((gate, sender)), session.handle());
+        channel.output.meter().journal().note(Kind::ChannelOpen {
+            ctype: "session".to_owned(),
+            dest: None,
+        });
         reply.accept().await;
         self.connection.session(user, channel, requests);
         Ok(())
@@ -220,7 +265,7 @@ impl Handler for Client {
                 .await;
             return Ok(());
         };
-        let channel = self.open(channel, None, session.handle());
+        let channel = self.open(&user, channel, None, session.handle());
         let opening = Opening::new(channel, reply);
         self.connection.jump(user, opening, host.to_owned(), port);
         Ok(())
@@ -232,22 +277,30 @@ impl Handler for Client {
         data: &[u8],
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        let Some(inbound) = self.channels.get(&id) else {
+        let inbound = self.channels.get(&id);
+        let Some(writer) = inbound.and_then(|inbound| inbound.data.as_ref()) else {
             return Ok(());
         };
-        if inbound.data.push(data).is_err() {
-            // What has come so far can't be made whole any more: the channel ends, and no other.
-            self.channels.remove(&id);
-            let text = "kpf: more was sent than its receiver has taken in time; closing\r\n";
-            session.extended_data(id, 1, Bytes::from_static(text.as_bytes()))?;
-            session.close(id)?;
+        if let Some(inbound) = inbound {
+            inbound.meter.received(data);
         }
-        Ok(())
+        match writer.push(Bytes::copy_from_slice(data)) {
+            // Its backend has enough, and will close it.
+            Ok(()) | Err(spool::Error::Unread) => Ok(()),
+            Err(error) => {
+                // What has come can't be made whole any more: this channel ends, and no other.
+                self.channels.remove(&id);
+                let text = format!("kpf: {}\r\n", printable(&error.to_string(), SHOWN));
+                session.extended_data(id, 1, Bytes::from(text))?;
+                session.close(id)
+            }
+        }
     }
 
     async fn channel_eof(&mut self, id: ChannelId, _: &mut Session) -> Result<(), Self::Error> {
-        if let Some(inbound) = self.channels.get(&id) {
-            inbound.data.finish();
+        let inbound = self.channels.get_mut(&id);
+        if let Some(writer) = inbound.and_then(|inbound| inbound.data.take()) {
+            writer.finish();
         }
         Ok(())
     }

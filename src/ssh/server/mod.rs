@@ -1,6 +1,6 @@
 //! The SSH engine, behind a seam: nothing outside of this folder knows russh's server.
 //!
-//! russh runs one task for each connection, and calls [`handler`] on it. That task must never wait for a backend, or all
+//! russh runs one task for each connection, and calls `handler` on it. That task must never wait for a backend, or all
 //! channels of the connection do: data goes into a queue per channel, requests into another, and each channel has a
 //! task of its own that serves it.
 //!
@@ -8,47 +8,45 @@
 //! |---|---|
 //! | `config` | what is offered to clients, and why |
 //! | `handler` | russh's callbacks |
-//! | `connection` | a login, and what serves its channels |
+//! | `connection` | a login, what serves its channels, and when it ends |
 //! | `channel` | a channel as backends see it |
-//! | `backlog` | what a client has sent and nobody has taken |
-//! | `severable` | a socket that can be closed from outside |
+//! | `journal` | what is written down about them |
 
-use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
-use russh::keys::PrivateKey;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
-use tokio::time::{sleep, timeout};
+use russh::keys::{Certificate, PrivateKey};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::access::Identity;
+use super::access::{Access, Identity};
+use super::audit::{Audit, Kind};
+use super::config::Limits;
+use super::door::{Admitted, Door};
 use super::kubernetes::{Kubernetes, Reach};
 use super::laptop::Keys;
 use super::name::Clusters;
+use super::policy::Policy;
+use super::spool;
 use connection::Connection;
-use severable::Severable;
 
-mod backlog;
 mod channel;
 mod config;
 mod connection;
 mod handler;
-mod severable;
+mod journal;
 
-pub use backlog::Outlet;
 pub use channel::{Channel, Opening, Output, Refused};
 pub use connection::User;
+pub use journal::{Journal, Meter};
 
-/// From the connection to the login; a key with a touch takes a while.
-const GRACE: Duration = Duration::from_secs(30);
-/// Before another try to accept, where that failed: the process is out of file descriptors, and others may close some.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// How long connections may take to end once they were told to.
-const FAREWELL: Duration = Duration::from_secs(3);
+const FAREWELL: Duration = Duration::from_secs(2);
+/// For commands to be ended that were left behind, after that.
+const SETTLING: Duration = Duration::from_secs(3);
 
 /// Whose rights are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,14 +61,34 @@ pub enum Acting {
 pub struct Setup {
     /// Its own keys, at least one.
     pub host_keys: Vec<PrivateKey>,
-    /// Who may log in.
-    pub keys: Keys,
+    /// Certificates of these.
+    pub host_certificates: Vec<Certificate>,
+    /// Keys of the person whose machine this is; none on any other.
+    pub own: Keys,
+    /// Who may log in, and do what.
+    pub rules: Rules,
     /// What its clusters are called.
     pub clusters: Clusters,
     /// What reaches them.
     pub kubernetes: Kubernetes,
     /// Whose rights are used.
     pub acting: Acting,
+    /// What holds back what clients send faster than pods take it.
+    pub spool: spool::Limits,
+    /// How much of everything.
+    pub limits: Limits,
+    /// Where events go.
+    pub audit: Option<Audit>,
+    /// How long sessions may go on once the gateway was told to end.
+    pub drain: Duration,
+}
+
+/// Who may log in, and what they may do then: what can be read anew while a gateway runs.
+pub struct Rules {
+    /// Who may log in.
+    pub access: Access,
+    /// What they may do.
+    pub policy: Policy,
 }
 
 /// A gateway. Clones are the same one.
@@ -78,23 +96,46 @@ pub struct Setup {
 pub struct Gateway {
     config: Arc<russh::server::Config>,
     shared: Arc<Shared>,
+    drain: Duration,
 }
 
 struct Shared {
-    keys: Keys,
+    own: Keys,
+    rules: RwLock<Arc<Rules>>,
+    spool: spool::Limits,
+    /// By user, over all of their connections.
+    quotas: Mutex<HashMap<String, spool::Quota>>,
     clusters: Clusters,
     kubernetes: Kubernetes,
     acting: Acting,
+    limits: Limits,
+    audit: Option<Audit>,
+    /// Of the next connection.
+    number: AtomicU64,
+    /// Nothing new is begun.
+    stop: CancellationToken,
+    /// What is there ends.
+    close: CancellationToken,
     /// Everything that is done for connections.
     tasks: TaskTracker,
 }
 
 impl Shared {
+    fn rules(&self) -> Arc<Rules> {
+        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        rules.clone()
+    }
+
     fn reach(&self, identity: &Identity, id: &str) -> Result<Reach, crate::cluster::Error> {
         match self.acting {
             Acting::AsUsers => self.kubernetes.as_user(identity, id),
             Acting::AsTheKubeconfigSays => Ok(self.kubernetes.unimpersonated()),
         }
+    }
+
+    fn quota(&self, user: &Identity) -> spool::Quota {
+        let mut quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
+        quotas.entry(user.user.clone()).or_default().clone()
     }
 }
 
@@ -102,94 +143,139 @@ impl Gateway {
     /// Asks nobody, and listens nowhere.
     #[must_use]
     pub fn new(setup: Setup) -> Self {
+        let config = config::config(setup.host_keys, setup.host_certificates, &setup.limits);
         Self {
-            config: Arc::new(config::config(setup.host_keys)),
+            config: Arc::new(config),
+            drain: setup.drain,
             shared: Arc::new(Shared {
-                keys: setup.keys,
+                own: setup.own,
+                rules: RwLock::new(Arc::new(setup.rules)),
+                spool: setup.spool,
+                quotas: Mutex::default(),
                 clusters: setup.clusters,
                 kubernetes: setup.kubernetes,
                 acting: setup.acting,
+                limits: setup.limits,
+                audit: setup.audit,
+                number: AtomicU64::new(1),
+                stop: CancellationToken::new(),
+                close: CancellationToken::new(),
                 tasks: TaskTracker::new(),
             }),
         }
     }
 
-    /// Serves all who connect until `stop` is cancelled; then closes all connections, each with a word of why, and ends
-    /// what they have left running, within some seconds.
-    pub async fn serve(&self, listener: TcpListener, stop: &CancellationToken) {
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = stop.cancelled() => break,
-            };
-            match accepted {
-                Ok((socket, peer)) => {
-                    // A socket that is gone already will tell when it is read.
-                    let _ = socket.set_nodelay(true);
-                    let (gateway, stop) = (self.clone(), stop.clone());
-                    self.shared.tasks.spawn(async move {
-                        gateway.attend(socket, peer, &stop).await;
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    sleep(ACCEPT_AGAIN).await;
-                }
-            }
+    /// From now on these count: at once for who logs in, and for others when they are checked the next time.
+    pub fn replace_rules(&self, rules: Rules) {
+        let mut present = self.shared.rules.write();
+        let present = present.as_deref_mut();
+        if let Ok(present) = present {
+            *present = Arc::new(rules);
         }
-        drop(listener);
-        self.shared.tasks.close();
-        let _ = timeout(FAREWELL, self.shared.tasks.wait()).await;
     }
 
-    /// Serves one connection to its end, or until `stop` is cancelled.
-    pub async fn attend<IO>(&self, io: IO, peer: SocketAddr, stop: &CancellationToken)
-    where
-        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
+    /// Accepts nobody any more. Connections end as soon as nothing runs on them, and all after the drain's time.
+    pub fn stop(&self) {
+        self.shared.stop.cancel();
+        let (close, drain) = (self.shared.close.clone(), self.drain);
+        self.shared.tasks.spawn(async move {
+            tokio::select! {
+                () = tokio::time::sleep(drain) => close.cancel(),
+                () = close.cancelled() => {}
+            }
+        });
+    }
+
+    /// Ends all connections now.
+    pub fn close(&self) {
+        self.shared.stop.cancel();
+        self.shared.close.cancel();
+    }
+
+    /// Serves all who come in by the door until [`stop`](Self::stop), and then waits until they are gone and what they have
+    /// left running is ended.
+    pub async fn serve(&self, mut door: Door) {
+        let connections = TaskTracker::new();
+        loop {
+            let admitted = tokio::select! {
+                admitted = door.accept() => admitted,
+                () = self.shared.stop.cancelled() => break,
+            };
+            let gateway = self.clone();
+            connections.spawn(async move { gateway.attend(admitted).await });
+        }
+        drop(door);
+        connections.close();
+        connections.wait().await;
+        self.shared.close.cancel();
+        self.shared.tasks.close();
+        let _ = timeout(SETTLING, self.shared.tasks.wait()).await;
+    }
+
+    /// Serves one connection to its end.
+    async fn attend(&self, admitted: Admitted) {
+        let begun = Instant::now();
         let gone = CancellationToken::new();
         let _closed = gone.clone().drop_guard();
-        let Ok(id) = random_id() else { return };
-        let connection = Connection::new(self.shared.clone(), id, gone.clone());
+        let connection = Connection::new(self.shared.clone(), &admitted, gone);
         let connection = Arc::new(connection);
-        connection.close_after(GRACE);
-        let io = Severable::new(io, gone.clone());
-        let client = handler::Client::new(connection);
-        let session = russh::server::run_stream(self.config.clone(), io, client);
+        let Admitted {
+            stream,
+            proxy,
+            permit,
+            ..
+        } = admitted;
+        connection.journal.note(Kind::ConnOpen { proxy });
+        let reason = self.speak(&connection, stream, &permit).await;
+        let (bytes_in, bytes_out) = permit.switch().bytes();
+        connection.journal.note(Kind::ConnClose {
+            reason,
+            bytes_in,
+            bytes_out,
+            duration: begun.elapsed(),
+        });
+    }
+
+    /// Returns why it has ended.
+    async fn speak(
+        &self,
+        connection: &Arc<Connection>,
+        stream: super::door::Guarded<tokio::net::TcpStream>,
+        permit: &super::door::Permit,
+    ) -> String {
+        let client = handler::Client::new(connection.clone());
+        let session = russh::server::run_stream(self.config.clone(), stream, client);
         let session = tokio::select! {
             session = session => session,
-            () = stop.cancelled() => return,
+            farewell = connection.end() => {
+                permit.forgive();
+                return farewell;
+            }
         };
         let mut session = match session {
             Ok(session) => session,
-            Err(error) => {
-                tracing::debug!(%peer, %error, "no SSH");
-                return;
-            }
+            Err(error) => return error.to_string(),
         };
         let handle = session.handle();
-        let ended = tokio::select! {
-            ended = &mut session => ended,
-            () = stop.cancelled() => {
-                let reason = russh::Disconnect::ByApplication;
-                let text = "the gateway is being stopped".to_owned();
-                let farewell = async {
-                    let _ = handle.disconnect(reason, text, String::new()).await;
-                    (&mut session).await
-                };
-                timeout(FAREWELL / 2, farewell).await.unwrap_or(Ok(()))
-            }
+        let farewell = tokio::select! {
+            ended = &mut session => return match ended {
+                Ok(()) => "closed by the client".to_owned(),
+                Err(error) => error.to_string(),
+            },
+            farewell = connection.end() => farewell,
         };
-        if let Err(error) = ended {
-            tracing::debug!(%peer, %error, "a connection has ended");
+        permit.forgive();
+        let reason = russh::Disconnect::ByApplication;
+        let telling = async {
+            let _ = handle
+                .disconnect(reason, farewell.clone(), String::new())
+                .await;
+            (&mut session).await
+        };
+        if timeout(FAREWELL, telling).await.is_err() {
+            permit.switch().kill();
+            let _ = timeout(FAREWELL, session).await;
         }
+        farewell
     }
-}
-
-/// What nobody can guess, and no other connection has.
-fn random_id() -> io::Result<String> {
-    let mut bits = [0; 16];
-    aws_lc_rs::rand::fill(&mut bits)
-        .map_err(|_| io::Error::other("no random numbers on this machine"))?;
-    Ok(format!("{:032x}", u128::from_ne_bytes(bits)))
 }

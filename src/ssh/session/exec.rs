@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,10 +15,13 @@ use super::script;
 use super::{NO_STATUS, Start, complain, fail};
 use crate::exec::hang_up::HangUp;
 use crate::exec::{Command, Local, Size};
-use crate::ssh::kubernetes::{Found, Reach};
+use crate::ssh::audit::{self, Exit, Kind};
+use crate::ssh::kubernetes::{Found, Reach, Refusal};
 use crate::ssh::name::Place;
+use crate::ssh::policy::{Backend, OnDisconnect};
 use crate::ssh::request::{self, Request};
 use crate::ssh::server::{Channel, Output, User};
+use crate::ssh::spool::Reader;
 
 /// For a second command that does no more than send a signal.
 const SIGNAL: Duration = Duration::from_secs(10);
@@ -37,6 +41,26 @@ pub(super) async fn run(
         output,
         gone,
     } = channel;
+    let journal = output.meter().journal().clone();
+    let deny = async |reason: &str, told: &str| {
+        journal.note(Kind::TargetDeny {
+            name: user.name.clone(),
+            reason: reason.to_owned(),
+        });
+        fail(&output, told).await;
+    };
+    let grant = match user.grant(place) {
+        Some(grant) if grant.allows(Backend::Exec) => grant,
+        Some(_) => {
+            let told =
+                format!("{place}: the gateway's policy allows no session in a container there");
+            return deny("the policy allows no exec there", &told).await;
+        }
+        None => {
+            let told = Refusal::NoPod(place.to_string()).to_string();
+            return deny("no policy allows anything there", &told).await;
+        }
+    };
     let hang_up = match HangUp::new() {
         Ok(hang_up) => hang_up,
         Err(error) => return fail(&output, &error.to_string()).await,
@@ -47,21 +71,108 @@ pub(super) async fn run(
     };
     let found = match found {
         Ok(found) => found,
-        Err(refusal) => return fail(&output, &refusal.to_string()).await,
+        Err(refusal) => {
+            let told = refusal.to_string();
+            return deny(&told, &told).await;
+        }
     };
-    let tty = start.pty.is_some();
-    let command = Command {
-        words: hang_up.wrap(script::words(&start)),
-        container: Some(found.container.clone()),
-        stdin: true,
-        tty,
+    let journal = journal.about(|about| {
+        about.place = Some(Arc::new(audit::Place {
+            cluster: place.cluster().to_owned(),
+            namespace: found.pod.namespace.clone(),
+            pod: found.pod.name.clone(),
+            uid: found.pod.uid.clone(),
+            container: Some(found.container.clone()),
+            backend: Some("exec"),
+            login: None,
+        }));
+    });
+    journal.note(Kind::TargetResolve {
+        name: user.name.clone(),
+    });
+    if let Err(error) = journal.commit(Kind::SessionStart {}).await {
+        return fail(&output, &error.to_string()).await;
+    }
+    let exec = Exec {
+        user,
+        place,
+        found: &found,
+        hang_up: &hang_up,
+        output: &output,
     };
-    let running = async {
+    let leave = grant.on_disconnect == OnDisconnect::Leave;
+    let status = tokio::select! {
+        status = exec.run(start, input, requests) => Some(status),
+        () = gone.cancelled() => None,
+    };
+    match &status {
+        Some(Ok(code)) => {
+            let code = u32::from(*code);
+            journal.note(output.meter().session_end("ended", Exit::Code(code)));
+            tokio::select! {
+                () = output.exit(code) => {}
+                () = gone.cancelled() => {}
+            }
+        }
+        Some(Err(reason)) => {
+            journal.note(output.meter().session_end(reason, Exit::Unknown));
+            tokio::select! {
+                () = end(&output, reason) => {}
+                () = gone.cancelled() => {}
+            }
+        }
+        None => {
+            let ended = output
+                .meter()
+                .session_end("closed by the client", Exit::Unknown);
+            journal.note(ended);
+        }
+    }
+    // The way to it may be lost while it still runs.
+    if !leave && !matches!(status, Some(Ok(_))) {
+        send(&hang_up, &found, "HUP").await;
+    }
+    output.close().await;
+}
+
+/// A command that is to run, and for whom.
+struct Exec<'a> {
+    user: &'a User,
+    place: &'a Place,
+    found: &'a Found,
+    hang_up: &'a HangUp,
+    output: &'a Output,
+}
+
+impl Exec<'_> {
+    /// Runs it to its end, and returns its exit code or why there is none.
+    async fn run(
+        &self,
+        start: Start,
+        input: Reader,
+        requests: mpsc::Receiver<Request>,
+    ) -> Result<u8, String> {
+        let Self {
+            found,
+            hang_up,
+            output,
+            ..
+        } = self;
+        let tty = start.pty.is_some();
+        let command = Command {
+            words: hang_up.wrap(script::words(&start)),
+            container: Some(found.container.clone()),
+            stdin: true,
+            tty,
+        };
         let session = found.dialer.exec(&found.pod, &command).await;
-        let session = session.map_err(|error| Reach::undialled(place, &error).to_string())?;
+        let session = session.map_err(|error| Reach::undialled(self.place, &error).to_string())?;
+        // The name could have become another pod's between the two requests.
+        let confirmed = self.user.reach.confirm(self.place, &found.pod);
+        let confirmed = async move { confirmed.await.map_err(|refusal| refusal.to_string()) };
         let (sizes, resized) = mpsc::channel(SIZES);
-        let mut stdout = HangUp::output(tty.then_some(&hang_up), output.stdout());
-        let mut stderr = HangUp::output((!tty).then_some(&hang_up), output.stderr());
+        let mut stdout = HangUp::output(tty.then_some(*hang_up), output.stdout());
+        let mut stderr = HangUp::output((!tty).then_some(*hang_up), output.stderr());
         let local = Local {
             stdin: Some(Typed { input, tty }),
             stdout: &mut stdout,
@@ -73,33 +184,31 @@ pub(super) async fn run(
         }
         let status = tokio::select! {
             status = session.run(local) => status,
-            () = obey(requests, sizes, &hang_up, &found) => unreachable!("it never ends"),
+            refused = never_if_ok(confirmed) => return Err(refused),
+            () = obey(requests, sizes, hang_up, found) => unreachable!("it never ends"),
+            () = self.tell(tty) => unreachable!("it never ends"),
         };
         // What was held back and was no mark.
         for outcome in [stdout.finish().await, stderr.finish().await] {
             outcome.map_err(|error| error.to_string())?;
         }
         status.map_err(|error| error.to_string())
-    };
-    let status = tokio::select! {
-        status = running => status,
-        () = gone.cancelled() => return send(&hang_up, &found, "HUP").await,
-    };
-    let ending = async {
-        match &status {
-            Ok(code) => output.exit(u32::from(*code)).await,
-            Err(reason) => {
-                // The connection to it may be lost while it still runs.
-                end(&output, reason).await;
-            }
-        }
-    };
-    tokio::select! {
-        () = ending => {}
-        () = gone.cancelled() => {}
     }
-    if status.is_err() {
-        send(&hang_up, &found, "HUP").await;
+
+    /// Shows a terminal what all terminals of the connection are told.
+    async fn tell(&self, tty: bool) {
+        let mut notices = self.user.notices.subscribe();
+        while tty && let Ok(notice) = notices.recv().await {
+            complain(self.output, &notice).await;
+        }
+        std::future::pending().await
+    }
+}
+
+async fn never_if_ok(checking: impl Future<Output = Result<(), String>>) -> String {
+    match checking.await {
+        Ok(()) => std::future::pending().await,
+        Err(refused) => refused,
     }
 }
 

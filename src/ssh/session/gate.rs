@@ -4,14 +4,9 @@
 //! this asks nobody.
 
 use crate::ssh::access::Caps;
+use crate::ssh::config::Limits;
 use crate::ssh::request::Request;
 
-/// Variables of one session.
-const VARIABLES: usize = 64;
-/// Bytes of a variable's value.
-const VALUE: usize = 4096;
-/// Bytes of a command: more than a person types, and with its escapes still a URL that an API server takes.
-const COMMAND: usize = 64 * 1024;
 /// Bytes of the name of a terminal.
 const TERM: usize = 128;
 
@@ -20,17 +15,23 @@ const TERM: usize = 128;
 pub(in crate::ssh) struct Gate {
     pty: bool,
     started: bool,
-    variables: usize,
+    variables: u32,
+    most_variables: u32,
+    longest_value: u64,
+    longest_command: u64,
 }
 
 impl Gate {
     /// For a new session.
     #[must_use]
-    pub(in crate::ssh) fn new(caps: &Caps) -> Self {
+    pub(in crate::ssh) fn new(caps: &Caps, limits: &Limits) -> Self {
         Self {
             pty: caps.pty,
             started: false,
             variables: 0,
+            most_variables: limits.variables,
+            longest_value: limits.variable,
+            longest_command: limits.command,
         }
     }
 
@@ -39,15 +40,17 @@ impl Gate {
         match request {
             Request::Pty { term, .. } => self.pty && !self.started && term.len() <= TERM,
             Request::Env { name, value } => {
-                let fits = value.len() <= VALUE && !value.contains('\0');
-                let granted =
-                    !self.started && fits && is_allowed(name) && self.variables < VARIABLES;
-                self.variables += usize::from(granted);
+                let fits = value.len() as u64 <= self.longest_value && !value.contains('\0');
+                let may = !self.started && self.variables < self.most_variables;
+                let granted = may && fits && is_allowed(name);
+                self.variables += u32::from(granted);
                 granted
             }
             Request::Shell => self.start(),
             Request::Exec(command) => {
-                command.len() <= COMMAND && !command.contains(&0) && self.start()
+                command.len() as u64 <= self.longest_command
+                    && !command.contains(&0)
+                    && self.start()
             }
             Request::Subsystem(name) => name == "sftp" && self.start(),
             Request::Resize(_) => true,
@@ -77,6 +80,10 @@ fn is_allowed(name: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn gate(caps: &Caps) -> Gate {
+        Gate::new(caps, &Limits::default())
+    }
+
     fn env(name: &str, value: &str) -> Request {
         Request::Env {
             name: name.to_owned(),
@@ -94,7 +101,7 @@ mod tests {
 
     #[test]
     fn only_harmless_variables_get_in() {
-        let mut gate = Gate::new(&Caps::all());
+        let mut gate = gate(&Caps::all());
         for name in ["LANG", "LC_ALL", "LC_X1", "TERM", "COLORTERM", "TZ"] {
             assert!(gate.admits(&env(name, "$(id)\n'\"")), "{name}");
         }
@@ -116,13 +123,13 @@ mod tests {
         ] {
             assert!(!gate.admits(&env(name, "x")), "{name}");
         }
-        assert!(!gate.admits(&env("LANG", &"x".repeat(VALUE + 1))));
+        assert!(!gate.admits(&env("LANG", &"x".repeat(4097))));
         assert!(!gate.admits(&env("LANG", "a\0b")));
     }
 
     #[test]
     fn a_session_runs_one_thing_and_takes_no_more_variables_then() {
-        let mut gate = Gate::new(&Caps::all());
+        let mut gate = gate(&Caps::all());
         assert!(!gate.admits(&Request::Signal("TERM".to_owned())));
         assert!(gate.admits(&pty("xterm")));
         assert!(gate.admits(&Request::Shell));
@@ -142,16 +149,16 @@ mod tests {
 
     #[test]
     fn what_is_too_long_is_refused() {
-        let mut gate = Gate::new(&Caps::all());
-        assert!(!gate.admits(&Request::Exec(vec![b'x'; COMMAND + 1])));
+        let mut gate = gate(&Caps::all());
+        assert!(!gate.admits(&Request::Exec(vec![b'x'; 65_537])));
         assert!(!gate.admits(&Request::Exec(b"a\0b".to_vec())));
         assert!(!gate.admits(&Request::Subsystem("netconf".to_owned())));
         assert!(!gate.admits(&pty(&"x".repeat(TERM + 1))));
-        for number in 0..VARIABLES + 10 {
+        for number in 0..74 {
             let granted = gate.admits(&env("LANG", "C"));
-            assert_eq!(granted, number < VARIABLES);
+            assert_eq!(granted, number < 64);
         }
-        assert!(gate.admits(&Request::Exec(vec![b'x'; COMMAND])));
+        assert!(gate.admits(&Request::Exec(vec![b'x'; 65_536])));
     }
 
     #[test]
@@ -160,6 +167,6 @@ mod tests {
             pty: false,
             ..Caps::all()
         };
-        assert!(!Gate::new(&caps).admits(&pty("xterm")));
+        assert!(!gate(&caps).admits(&pty("xterm")));
     }
 }

@@ -71,6 +71,7 @@ pub(super) async fn serve(
                 }
                 () = gone.cancelled() => {}
             }
+            output.close().await;
         }
         Err(error) => fail(&channel.output, &error.to_string()).await,
     }

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use kpf::ssh::door::{Config, Door, Limit, Watch, startups};
-use kpf::ssh::laptop;
+use kpf::ssh::host_key::Store;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -27,8 +27,10 @@ impl russh::server::Handler for Nobody {
 /// Lets connections in and gives them to russh.
 async fn open(config: Config) -> (SocketAddr, Watch) {
     let keys = TempDir::new().unwrap();
+    let store = Store::File(keys.path().join("host_key"));
+    let host_keys = store.load_or_make(SystemTime::now()).await.unwrap();
     let ssh = Arc::new(russh::server::Config {
-        keys: vec![laptop::host_key(keys.path()).unwrap()],
+        keys: host_keys.keys().to_vec(),
         ..russh::server::Config::default()
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

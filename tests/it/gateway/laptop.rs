@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use rustix::process::Signal;
 
-use super::{Gateway, says};
+use super::{Gateway, make_key, says};
 use crate::program::{Process, TestEnv, run};
 use crate::tools;
 
@@ -133,6 +133,38 @@ async fn the_host_key_stays() {
     assert_eq!(key(&first), key(&second));
     let mode = fs::metadata(gateway.env.home().join(".config/kpf/gateway/host_key"));
     assert_eq!(mode.unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+/// A key in authorized_keys lets in, with what its line allows.
+#[tokio::test]
+async fn listed_keys_have_their_restrictions() {
+    if tools::find("ssh-keygen").is_none() {
+        return;
+    }
+    let env = TestEnv::new();
+    fs::create_dir(env.home().join(".ssh")).unwrap();
+    let key = make_key(&env, "listed").await;
+    let public = fs::read_to_string(key.with_extension("pub")).unwrap();
+    let line = format!("no-port-forwarding,no-pty {public}");
+    fs::write(env.home().join(".ssh/authorized_keys"), line).unwrap();
+    let Some(gateway) = Gateway::launch(env, &[], &key).await else {
+        return;
+    };
+    let ended = run(gateway.ssh(&["exec", "echo in"])).await;
+    assert_eq!(ended.stdout, b"in\n", "{}", ended.stderr);
+    let ended = run(gateway.ssh(&["-oLogLevel=INFO", "-W", "echo.default:7", "gw"])).await;
+    assert_eq!(ended.code, 255);
+    assert!(
+        ended.stderr.contains("this key may not forward"),
+        "{}",
+        ended.stderr
+    );
+    let ended = run(gateway.ssh(&["-tt", "-oLogLevel=INFO", "exec", "tty"])).await;
+    assert!(
+        ended.stderr.contains("PTY allocation request failed"),
+        "{}",
+        ended.stderr
+    );
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use crate::tools;
 
 mod audit;
 mod check;
+mod configured;
 mod conformance;
 mod door;
 mod exec;
@@ -52,19 +53,17 @@ impl Gateway {
     }
 
     pub(crate) async fn with(options: Options, words: &[&str]) -> Option<Self> {
-        let ssh = tools::find("ssh")?;
-        let keygen = tools::find("ssh-keygen")?;
-        tools::find("sshd")?;
+        tools::find("ssh-keygen")?;
         let env = TestEnv::with(options);
-        let folder = env.home().join(".ssh");
-        fs::create_dir(&folder).expect("a folder");
-        let key = folder.join("id_ed25519");
-        let mut command = env.command(&keygen);
-        command
-            .args(["-q", "-t", "ed25519", "-N", "", "-f"])
-            .arg(&key);
-        assert_eq!(run(command).await.code, 0);
+        fs::create_dir(env.home().join(".ssh")).expect("a folder");
+        let key = make_key(&env, ".ssh/id_ed25519").await;
+        Self::launch(env, words, &key).await
+    }
 
+    /// Runs `kpf gateway` with these words; `key` is what clients log in with.
+    pub(crate) async fn launch(env: TestEnv, words: &[&str], key: &Path) -> Option<Self> {
+        let ssh = tools::find("ssh")?;
+        tools::find("sshd")?;
         let mut command = env.kpf(["gateway", "--listen", "127.0.0.1:0"]);
         command.args(words);
         let mut process = Process::start(command);
@@ -171,6 +170,18 @@ impl Gateway {
     pub(crate) fn folder(&self) -> &Path {
         self.env.playground.folder()
     }
+}
+
+/// Makes a key below the home, and its public part beside it.
+pub(crate) async fn make_key(env: &TestEnv, name: &str) -> PathBuf {
+    let key = env.home().join(name);
+    let keygen = tools::find("ssh-keygen").expect("it was there before");
+    let mut command = env.command(&keygen);
+    command
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(&key);
+    assert_eq!(run(command).await.code, 0);
+    key
 }
 
 impl Backend {

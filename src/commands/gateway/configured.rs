@@ -1,0 +1,185 @@
+//! A gateway as its configuration says: for a team, with each user's own rights.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, anyhow, bail};
+
+use super::super::reach::Reach;
+use super::super::signal::GatewaySignals;
+use super::{listen, serve, temporary};
+use crate::cli::GatewayArgs;
+use crate::cluster::Cluster;
+use crate::ssh::access::Access;
+use crate::ssh::audit::{About, Audit, Kind, Redact, SinkConfig, SinkKind};
+use crate::ssh::config::{self, Config, HostKey};
+use crate::ssh::door::Door;
+use crate::ssh::host_key::{Secret, Store};
+use crate::ssh::kubernetes::Kubernetes;
+use crate::ssh::laptop::Keys;
+use crate::ssh::server::{Acting, Gateway, Rules, Setup};
+use crate::ssh::spool;
+use crate::ui::Ui;
+
+/// How long the last events may take to be written.
+const LAST_EVENTS: Duration = Duration::from_secs(5);
+
+pub(super) async fn run(
+    args: &GatewayArgs,
+    file: &Path,
+    reach: &Reach,
+    ui: &Ui,
+) -> anyhow::Result<ExitCode> {
+    let signals = GatewaySignals::new()?;
+    let config = Config::read(file)?;
+    let clusters = clusters(&config, reach)?;
+    let rules = rules(&config, ui)?;
+    let audit = audit(&config, reach)?;
+    let host_keys = store(&config, &clusters)?
+        .load_or_make(SystemTime::now())
+        .await?;
+    let addresses = args
+        .listen
+        .map_or_else(|| config.listen.clone(), |one| vec![one]);
+    let mut listeners = Vec::new();
+    for address in addresses {
+        listeners.push(listen(address).await?);
+    }
+    let listening = listeners.iter().map(tokio::net::TcpListener::local_addr);
+    let listening: Vec<_> = listening.collect::<Result<_, _>>()?;
+    let begun = Kind::GatewayStart {
+        version: env!("CARGO_PKG_VERSION"),
+        listen: listening.clone(),
+    };
+    // Nobody watches a gateway that hasn't begun: an auditor's verdict is about sessions.
+    let _ = audit.write(About::default(), begun)?;
+    let door = Door::new(listeners, config.limits.door(&config.proxies)).on_refusal({
+        let audit = audit.clone();
+        Arc::new(move |source, limit| {
+            let about = About {
+                source,
+                ..About::default()
+            };
+            // If the log fails where it must not, connections end by themselves.
+            let _ = audit.write(
+                about,
+                Kind::LimitHit {
+                    limit: limit.name(),
+                },
+            );
+        })
+    });
+    let gateway = Gateway::new(Setup {
+        host_keys: host_keys.keys().to_vec(),
+        host_certificates: host_keys.certificates().to_vec(),
+        own: Keys::default(),
+        rules,
+        clusters: config.names.clone(),
+        kubernetes: Kubernetes::new(clusters, reach.transport()),
+        acting: Acting::AsUsers,
+        spool: spool_limits(&config, reach)?,
+        limits: config.limits.clone(),
+        audit: Some(audit.clone()),
+        drain: config.drain,
+    });
+    let is_stdout = |sink: &SinkConfig| sink.kind == SinkKind::Stdout;
+    for address in listening {
+        match config.audit.sinks.iter().any(is_stdout) {
+            true => ui.notice(format_args!("Listening on {address}")),
+            false => ui.listening(address),
+        }
+    }
+    let code = serve(&gateway, door, signals, async || {
+        let read = Config::read(file).map_err(anyhow::Error::from);
+        let read = read.and_then(|config| self::rules(&config, ui));
+        let reason = read.as_ref().err().map(|error| format!("{error:#}"));
+        match (read, &reason) {
+            (Ok(rules), _) => gateway.replace_rules(rules),
+            (Err(_), Some(reason)) => {
+                ui.error(format_args!("the configuration stays as it was: {reason}"))
+            }
+            (Err(_), None) => {}
+        }
+        let event = Kind::GatewayConfig {
+            ok: reason.is_none(),
+            reason,
+        };
+        let _ = audit.write(About::default(), event);
+    })
+    .await;
+    let reason = "told to".to_owned();
+    let _ = audit.write(About::default(), Kind::GatewayStop { reason });
+    audit.close(LAST_EVENTS).await?;
+    Ok(code)
+}
+
+fn clusters(config: &Config, reach: &Reach) -> anyhow::Result<Vec<(String, Cluster)>> {
+    let clusters = config.clusters.iter().map(|(alias, settings)| {
+        let cluster = reach.cluster(settings.kubeconfig.as_deref(), settings.context.as_deref());
+        let cluster = cluster.with_context(|| format!("cluster `{alias}`"))?;
+        Ok((alias.clone(), cluster))
+    });
+    clusters.collect()
+}
+
+/// Who may log in, and do what.
+fn rules(config: &Config, ui: &Ui) -> anyhow::Result<Rules> {
+    let (access, disabled) = Access::read(&config.access)?;
+    for line in disabled {
+        ui.warning(format_args!("{line}; nobody is let in by it"));
+    }
+    Ok(Rules {
+        access,
+        policy: config.policy.clone(),
+    })
+}
+
+fn audit(config: &Config, reach: &Reach) -> anyhow::Result<Audit> {
+    let redact = Redact::new(config.audit.redact.iter().map(String::as_str));
+    let redact =
+        redact.map_err(|(pattern, error)| anyhow!("audit: cannot redact `{pattern}`: {error}"))?;
+    // In a pod it is the pod's name.
+    let name = reach.environment().text(&["HOSTNAME"]);
+    let config::Audit {
+        sinks, on_failure, ..
+    } = &config.audit;
+    let name = name.unwrap_or("gateway");
+    Ok(Audit::open(name, sinks, *on_failure, redact)?)
+}
+
+/// Where the gateway's own keys are kept.
+fn store(config: &Config, clusters: &[(String, Cluster)]) -> anyhow::Result<Store> {
+    match &config.host_key {
+        HostKey::File(path) => Ok(Store::File(path.clone())),
+        HostKey::Secret {
+            cluster,
+            namespace,
+            name,
+        } => {
+            let found = clusters.iter().find(|(alias, _)| alias == cluster);
+            let Some((_, cluster)) = found else {
+                bail!("the host key is in cluster `{cluster}`, and there is none");
+            };
+            Ok(Store::Secret(Secret::new(
+                cluster.client(),
+                namespace,
+                name,
+            )))
+        }
+    }
+}
+
+fn spool_limits(config: &Config, reach: &Reach) -> anyhow::Result<spool::Limits> {
+    let spool = &config.spool;
+    let directory = match &spool.folder {
+        Some(folder) => folder.clone(),
+        None => temporary(reach.environment()),
+    };
+    Ok(spool::Limits {
+        memory: usize::try_from(spool.memory).context("spool: memory")?,
+        channel: spool.per_channel,
+        directory,
+    })
+}
