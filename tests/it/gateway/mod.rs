@@ -1,3 +1,4 @@
 //! The gateway.
 
 mod host_key;
+mod relay;
