@@ -13,6 +13,7 @@
 //! | [`builtin`] | the gateway's own commands |
 //! | `jump` | a channel to a port of a pod |
 //! | `session` | a session in a container |
+//! | [`relay`] | channels to the sshd of a pod |
 //! | [`spool`] | what has come in and can't go out yet: in memory, then on disk |
 //! | [`kubernetes`] | the clusters, as one connection's user reaches them |
 //! | [`request`] | what a client asks of a session, whoever answers it |
@@ -38,6 +39,7 @@ pub mod manifests;
 pub mod metrics;
 pub mod name;
 pub mod policy;
+pub mod relay;
 pub mod request;
 pub mod server;
 mod session;

@@ -105,6 +105,11 @@ impl<M> Fifo<M> {
         self.written - self.read
     }
 
+    /// Whether nothing more can come in.
+    pub(super) fn is_ended(&self) -> bool {
+        self.end.is_some() || self.failure.is_some()
+    }
+
     pub(super) fn failure(&self) -> Option<&Error> {
         self.failure.as_ref()
     }

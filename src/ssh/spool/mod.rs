@@ -11,6 +11,9 @@
 //! The file has no name: it is unlinked before the first byte is written to it. It is read and written on the runtime's
 //! blocking threads, in blocks.
 //!
+//! A [`Valve`] keeps most of that from happening: while all that a connection brings would have to wait, its stream isn't
+//! read at all.
+//!
 //! What isn't data but has its place among it goes along as a *mark*: that what follows is standard error, or that
 //! standard input has ended. A queue without marks ([`Infallible`]) is an [`AsyncRead`].
 
@@ -32,10 +35,12 @@ mod quota;
 mod shared;
 #[cfg(test)]
 mod tests;
+mod valve;
 
 pub use fifo::Item;
 pub use quota::Quota;
 use shared::Shared;
+pub use valve::{Valve, Valved};
 
 /// Bounds of one queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,7 +122,20 @@ impl From<Error> for io::Error {
 /// # Panics
 /// Outside a tokio runtime, whose blocking threads do the file's part.
 pub fn queue<M: Send + 'static>(limits: &Limits, quota: &Quota) -> (Writer<M>, Reader<M>) {
-    let shared = Arc::new(Shared::new(limits, quota, Handle::current()));
+    queue_behind(limits, quota, &Valve::default())
+}
+
+/// The same, with the valve of the connection that fills it: while all of its queues have enough in memory, its stream
+/// isn't read.
+///
+/// # Panics
+/// As [`queue`].
+pub fn queue_behind<M: Send + 'static>(
+    limits: &Limits,
+    quota: &Quota,
+    valve: &Valve,
+) -> (Writer<M>, Reader<M>) {
+    let shared = Arc::new(Shared::new(limits, quota, valve, Handle::current()));
     let reader = Reader {
         shared: Arc::clone(&shared),
         rest: Bytes::new(),
@@ -256,9 +274,10 @@ impl Watch {
     /// Waits until the queue itself has failed: over a cap, a broken disk, a reader gone. Never returns for one that ends
     /// as its writer says. Cancel-safe.
     pub async fn failed(&mut self) -> Error {
-        match self.0.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(error)) => error.clone(),
-            _ => std::future::pending().await, // both ends are gone
+        let failed = self.0.wait_for(Option::is_some).await;
+        if let Some(error) = failed.ok().and_then(|failed| failed.clone()) {
+            return error;
         }
+        std::future::pending().await // both ends are gone
     }
 }

@@ -12,7 +12,8 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::fifo::{BLOCK, Done, Fifo, Item, Job};
-use super::{Error, Limits, Quota};
+use super::valve::{Level, Place};
+use super::{Error, Limits, Quota, Valve};
 
 /// Names that are tried for the file, should others be there already.
 const NAMES: usize = 16;
@@ -23,6 +24,8 @@ pub(super) struct Shared<M> {
     /// Made when it is needed. Only the thread that carries out jobs locks it, and there is one at a time.
     file: Mutex<Option<File>>,
     directory: PathBuf,
+    /// Bytes that are enough to have waiting: all that fits the memory.
+    enough: u64,
     runtime: Handle,
     failure: watch::Sender<Option<Error>>,
 }
@@ -30,18 +33,35 @@ pub(super) struct Shared<M> {
 #[derive(Debug)]
 struct State<M> {
     fifo: Fifo<M>,
+    place: Place,
     reader: Option<Waker>,
 }
 
+impl<M> State<M> {
+    /// Tells the valve, with a gap between the two marks so that it isn't turned for each packet.
+    fn level(&mut self, enough: u64) {
+        let waiting = self.fifo.waiting();
+        if self.fifo.is_ended() {
+            self.place.set(Level::Apart);
+        } else if waiting > enough {
+            self.place.set(Level::Stuck);
+        } else if waiting <= enough / 2 {
+            self.place.set(Level::Flowing);
+        }
+    }
+}
+
 impl<M: Send + 'static> Shared<M> {
-    pub(super) fn new(limits: &Limits, quota: &Quota, runtime: Handle) -> Self {
+    pub(super) fn new(limits: &Limits, quota: &Quota, valve: &Valve, runtime: Handle) -> Self {
         Self {
             state: Mutex::new(State {
                 fifo: Fifo::new(limits, quota),
+                place: Place::at(valve),
                 reader: None,
             }),
             file: Mutex::new(None),
             directory: limits.directory.clone(),
+            enough: limits.memory as u64,
             runtime,
             failure: watch::Sender::new(None),
         }
@@ -91,6 +111,7 @@ impl<M: Send + 'static> Shared<M> {
     /// Starts what is to be done with the file, and tells of a failure.
     fn settle(self: &Arc<Self>, mut state: MutexGuard<'_, State<M>>) {
         let job = state.fifo.job();
+        state.level(self.enough);
         self.tell(&state);
         drop(state);
         if let Some(job) = job {
@@ -108,6 +129,7 @@ impl<M: Send + 'static> Shared<M> {
             let mut state = self.lock();
             state.fifo.done(done);
             next = state.fifo.job();
+            state.level(self.enough);
             self.tell(&state);
             let reader = state.reader.take();
             drop(state);

@@ -327,7 +327,8 @@ async fn a_disk_that_fails_is_one_channels_error() {
             break; // it may be known already
         }
     }
-    let error = watch.failed().await;
+    let failed = tokio::spawn(async move { watch.failed().await });
+    let error = failed.await.unwrap();
     assert!(matches!(error, Error::Disk(_)), "{error}");
     assert!(error.to_string().contains("missing"), "{error}");
     assert!(matches!(reader.next().await, Err(Error::Disk(_))));
@@ -391,4 +392,73 @@ async fn the_file_is_for_nobody_else_while_it_has_a_name() {
         assert!(std::time::Instant::now() < deadline, "nothing is spooled");
         tokio::task::yield_now().await;
     }
+}
+
+/// A stream and what is written to its other end.
+fn valved(valve: &Valve) -> (Valved<tokio::io::DuplexStream>, tokio::io::DuplexStream) {
+    let (near, far) = tokio::io::duplex(1 << 16);
+    (valve.wrap(near), far)
+}
+
+async fn is_read(stream: &mut Valved<tokio::io::DuplexStream>) -> bool {
+    let mut byte = [0];
+    let mut reading = std::pin::pin!(stream.read(&mut byte));
+    poll_fn(|cx| Poll::Ready(reading.as_mut().poll(cx).is_ready())).await
+}
+
+#[tokio::test]
+async fn a_stream_is_not_read_while_all_it_brings_has_to_wait() {
+    let limits = limits(1000, 1 << 20);
+    let valve = Valve::default();
+    let (mut stream, mut peer) = valved(&valve);
+    tokio::io::AsyncWriteExt::write_all(&mut peer, &[0; 100])
+        .await
+        .unwrap();
+    let quota = Quota::default();
+    assert!(is_read(&mut stream).await, "without a queue");
+    let (one, mut reader) = queue_behind::<u8>(&limits, &quota, &valve);
+    let (other, other_reader) = queue_behind::<u8>(&limits, &quota, &valve);
+    one.push(Bytes::from_static(&[7; 2000])).unwrap();
+    assert!(is_read(&mut stream).await, "there is another queue");
+    other.push(Bytes::from_static(&[7; 2000])).unwrap();
+    assert!(!is_read(&mut stream).await);
+
+    // While an answer is awaited, and only then.
+    let (answer, answered) = tokio::sync::oneshot::channel::<()>();
+    let waiting = valve.clone();
+    let waiting = tokio::spawn(async move { waiting.awaiting(answered).await });
+    while valve.is_closed() {
+        tokio::task::yield_now().await;
+    }
+    assert!(is_read(&mut stream).await);
+    answer.send(()).unwrap();
+    waiting.await.unwrap().unwrap();
+    assert!(!is_read(&mut stream).await);
+    valve.awaiting(std::future::ready(())).await;
+
+    // Who has been waiting to read is woken.
+    let reading = tokio::spawn(async move {
+        stream.read_u8().await.unwrap();
+        stream
+    });
+    tokio::task::yield_now().await;
+    assert!(!reading.is_finished());
+    assert!(matches!(reader.next().await, Ok(Some(Item::Data(_)))));
+    let mut stream = reading.await.unwrap();
+    one.push(Bytes::from_static(&[7; 2000])).unwrap();
+    assert!(!is_read(&mut stream).await);
+
+    // One that has ended doesn't count, nor does one that has failed.
+    one.finish();
+    assert!(!is_read(&mut stream).await, "the other is still full");
+    drop(other_reader);
+    assert!(is_read(&mut stream).await);
+
+    valve.sever();
+    assert!(stream.read_u8().await.is_err());
+    assert!(
+        tokio::io::AsyncWriteExt::write_all(&mut stream, b"x")
+            .await
+            .is_err()
+    );
 }

@@ -20,6 +20,7 @@ mod exec;
 mod host_key;
 mod jump;
 mod laptop;
+mod relay;
 
 /// How a pod is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
