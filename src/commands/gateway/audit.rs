@@ -16,7 +16,7 @@ use crate::untrusted::printable;
 /// Characters of a gateway's name that are shown.
 const NAME: usize = 100;
 
-pub(in crate::commands) fn run(args: &AuditArgs, ui: &Ui) -> anyhow::Result<ExitCode> {
+pub(in super::super) fn run(args: &AuditArgs, ui: &Ui) -> anyhow::Result<ExitCode> {
     let AuditCommand::Verify(args) = &args.command;
     verify(args, ui)
 }

@@ -13,7 +13,7 @@ use crate::ssh::audit::recording::replay::{Replay, What};
 use crate::ssh::audit::recording::screen::{Filter, RESET};
 use crate::ui::Ui;
 
-pub(in crate::commands) async fn run(args: &ReplayArgs, ui: &Ui) -> anyhow::Result<ExitCode> {
+pub(in super::super) async fn run(args: &ReplayArgs, ui: &Ui) -> anyhow::Result<ExitCode> {
     let terminal = io::stdout().is_terminal();
     let mut signals = Signals::new()?;
     let played = tokio::select! {
