@@ -129,25 +129,7 @@ where
     W: AsyncWrite + Unpin,
     F: Far,
 {
-    let mut splice = Splice {
-        near_read,
-        near_write,
-        far,
-        ends,
-        outbound: Outbound::Copying,
-        inbound: Inbound::Copying,
-        buffer: BytesMut::new(),
-        outgoing: Bytes::new(),
-        timer: Box::pin(sleep_until(Instant::now())),
-        heard: Instant::now(),
-        told: Instant::now(),
-        held_at: Instant::now(),
-        looked_at: Instant::now(),
-        pause: FIRST_LOOK,
-        waiting: false,
-        sent: 0,
-        received: 0,
-    };
+    let mut splice = Splice::new(near_read, near_write, far, ends);
     let end = poll_fn(|cx| splice.poll(cx)).await;
     Spliced {
         sent: splice.sent,
@@ -213,6 +195,28 @@ where
     W: AsyncWrite + Unpin,
     F: Far,
 {
+    fn new(near_read: R, near_write: W, far: F, ends: Ends) -> Self {
+        Self {
+            near_read,
+            near_write,
+            far,
+            ends,
+            outbound: Outbound::Copying,
+            inbound: Inbound::Copying,
+            buffer: BytesMut::new(),
+            outgoing: Bytes::new(),
+            timer: Box::pin(sleep_until(Instant::now())),
+            heard: Instant::now(),
+            told: Instant::now(),
+            held_at: Instant::now(),
+            looked_at: Instant::now(),
+            pause: FIRST_LOOK,
+            waiting: false,
+            sent: 0,
+            received: 0,
+        }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         loop {
             let _ = self.poll_inbound(cx)?;
@@ -361,6 +365,8 @@ where
                     return Poll::Pending;
                 };
                 if read.map_err(Broken::Near)? == 0 {
+                    // A held end may last.
+                    self.buffer = BytesMut::new();
                     self.outbound = match self.outbound {
                         Outbound::Copying => {
                             self.held_at = Instant::now();
@@ -504,6 +510,29 @@ mod tests {
         let spliced = outcome.await.unwrap();
         spliced.end.unwrap();
         assert_eq!((spliced.sent, spliced.received), (10_000, 20_000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_to_read_needs_no_block() {
+        let (mut user, near) = duplex(PIPE);
+        let (_pod, io) = duplex(PIPE);
+        let far = Pipe {
+            io,
+            chunks: VecDeque::new(),
+        };
+        let (read, write) = split(near);
+        let mut splice = Splice::new(read, write, far, Ends::SOCKET);
+        let mut poll = async || {
+            let polled = poll_fn(|cx| Poll::Ready(splice.poll(cx))).await;
+            assert!(polled.is_pending());
+            (splice.outbound, splice.buffer.capacity())
+        };
+        assert_eq!(poll().await, (Outbound::Copying, 0));
+        user.write_all(b"bytes").await.unwrap();
+        assert_eq!(poll().await, (Outbound::Copying, 0));
+        // an end that is held back may be so for long
+        user.shutdown().await.unwrap();
+        assert_eq!(poll().await, (Outbound::Held, 0));
     }
 
     /// Runtimes cut the answer off a second after our end: so it waits as long as there is an answer.

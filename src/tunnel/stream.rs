@@ -307,7 +307,10 @@ impl Drop for Stream {
             state.wakers.forget(id);
         }
         let all_taken = self.finished && self.verdict.spoken == Some(Ok(()));
-        state.dirty |= self.sent > TAKEN_AT_ONCE && !all_taken;
+        // To a port that refused, or to a pod that is gone, nobody has passed on even the first byte.
+        let failed = matches!(self.verdict.spoken, Some(Err(_)));
+        let harmless = if failed { 0 } else { TAKEN_AT_ONCE };
+        state.dirty |= self.sent > harmless && !all_taken;
         state.wake_driver();
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use socket2::SockRef;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -100,6 +100,26 @@ async fn refusals_harm_nobody() {
         }
         others_go_on(&forward, &mut old).await;
         forward.interrupt().await;
+    }
+}
+
+/// Nobody takes what was sent to a port that refuses: each such stream costs its tunnel one of its five workers for good.
+#[tokio::test]
+async fn refusals_of_those_who_send_harm_nobody() {
+    let env = TestEnv::new();
+    for transport in TRANSPORTS {
+        let mut forward = forward(&env, transport, &[ECHO, REFUSED], &[]).await;
+        let mut old = forward.connect(0).await;
+        for _ in 0..20 {
+            let mut tcp = forward.connect(1).await;
+            let _ = in_time(tcp.write_all(b"hello")).await;
+            assert_reset(&mut tcp).await;
+        }
+        others_go_on(&forward, &mut old).await;
+        // or it would have lost a tunnel, after 18 s of silence
+        forward.process.signal(Signal::INT);
+        let said = forward.process.end().await.stderr;
+        assert!(!said.contains("lost connection to pod"), "{said}");
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -131,6 +132,28 @@ async fn refusals_harm_nobody() {
     }
     others_go_on(&forward, &mut old).await;
     forward.interrupt().await;
+}
+
+/// Nobody takes what was sent to a port that refuses: each such stream costs its tunnel one of its five workers for good.
+#[tokio::test]
+async fn refusals_of_those_who_send_harm_nobody() {
+    let Some(real) = Real::shared().await else {
+        return;
+    };
+    let mut forward = forward(&real, &[ECHO, NOBODY]).await;
+    let mut old = forward.connect(0).await;
+    echo(&mut old, b"before").await;
+    for _ in 0..20 {
+        let mut tcp = forward.connect(1).await;
+        let _ = in_time(tcp.write_all(b"hello")).await;
+        let end = in_time(tcp.read(&mut [0])).await;
+        assert!(end.is_err(), "{end:?}");
+    }
+    others_go_on(&forward, &mut old).await;
+    // or it would have lost a tunnel, after 18 s of silence
+    forward.process.signal(Signal::INT);
+    let said = forward.process.end().await.stderr;
+    assert!(!said.contains("lost connection to pod"), "{said}");
 }
 
 #[tokio::test]
