@@ -1,6 +1,7 @@
 //! The signals that end a command, and the exit codes that they mean.
 
 use std::io;
+use std::process::ExitCode;
 
 /// Signals that are caught from the moment this is made.
 pub(super) struct Signals {

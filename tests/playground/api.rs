@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
@@ -132,7 +131,6 @@ async fn route(
             Ok(upgrade(request).of_kubelet(server, namespace, name, uid, port))
         }
         [
-<<<<<<< HEAD
             "api",
             "v1",
             "namespaces",
@@ -143,17 +141,11 @@ async fn route(
             write::secret(server, &caller, request, namespace, rest.first().copied()).await
         }
         [
-=======
->>>>>>> 6fe62e1 (doctor: the whole way to a pod, step by step, with what to do about each that fails)
             "apis",
             "authorization.k8s.io",
             "v1",
             "selfsubjectaccessreviews",
-<<<<<<< HEAD
         ] if request.method() == Method::POST => review::of_self(&caller, request).await,
-=======
-        ] => review(&caller, request).await,
->>>>>>> 6fe62e1 (doctor: the whole way to a pod, step by step, with what to do about each that fails)
         ["api", "v1", ref rest @ ..] => read(server, &caller, &request, "", rest),
         ["apis", group, "v1", ref rest @ ..] => read(server, &caller, &request, group, rest),
         _ => Err(Refusal::no_route()),
@@ -178,28 +170,6 @@ fn impersonated(
             );
             Refusal::forbidden("users", wanted, message)
         })
-}
-
-/// Tells a caller what they may do.
-async fn review(caller: &Caller, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
-    let body = request.into_body().collect().await;
-    let body = body.map_err(|_| Refusal::no_route())?.to_bytes();
-    let mut review: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let attributes = review["spec"]["resourceAttributes"].clone();
-    let text = |name: &str| attributes[name].as_str().unwrap_or_default();
-    let resource = match text("subresource") {
-        "" => text("resource").to_owned(),
-        subresource => format!("{}/{subresource}", text("resource")),
-    };
-    let allowed = caller.may(&Action {
-        verb: text("verb"),
-        group: text("group"),
-        resource: &resource,
-        namespace: text("namespace"),
-        name: text("name"),
-    });
-    review["status"] = json!({ "allowed": allowed });
-    Ok(document(StatusCode::CREATED, &review))
 }
 
 /// Passes, or the API server's 403.
