@@ -6,6 +6,7 @@
 pub mod completion;
 mod gateway;
 mod global;
+mod proxy;
 mod scripting;
 mod ssh_config;
 mod survive;
@@ -28,6 +29,7 @@ pub use self::gateway::{
     ServiceType, VerifyArgs,
 };
 pub use self::global::GlobalArgs;
+pub use self::proxy::ProxyArgs;
 pub use self::scripting::{Output, ScriptArgs, Stop};
 pub use self::ssh_config::{KnownHostsArgs, SshConfigArgs};
 pub use self::survive::{Balance, SurviveArgs};
@@ -152,6 +154,9 @@ pub enum Command {
     /// Serve SSH: sessions in pods, and jumps to them, through one port
     #[command(after_long_help = gateway::HELP, args_conflicts_with_subcommands = true)]
     Gateway(GatewayArgs),
+    /// Serve SOCKS5 and HTTP CONNECT into the cluster
+    #[command(after_long_help = proxy::HELP)]
+    Proxy(ProxyArgs),
     /// Try the whole way to a pod, step by step, and say what to do
     #[command(after_long_help = DOCTOR_HELP)]
     Doctor(DoctorArgs),

@@ -8,6 +8,7 @@
 //! | [`cluster`] | who and where: kubeconfig, credentials, proxies, one HTTP client, target to pod |
 //! | [`forwards`] | the file of forwards that have names |
 //! | [`openssh`] | what ssh needs to reach pods: its configuration, and host keys pinned to pods |
+//! | [`proxy`] | what clients of SOCKS5 and HTTP CONNECT ask for, without IO |
 //! | [`tunnel`] | one upgraded connection shared by many streams |
 //! | [`exec`] | a command in a container: its streams and its exit status |
 //! | [`spdy`] | SPDY/3.1 without IO, clock or Kubernetes |
@@ -30,6 +31,7 @@ pub mod exec;
 pub mod forward;
 pub mod forwards;
 pub mod openssh;
+pub mod proxy;
 pub mod spdy;
 pub mod splice;
 pub mod ssh;

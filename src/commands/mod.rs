@@ -35,6 +35,7 @@ mod known_hosts;
 mod listen;
 mod manifest;
 mod plan;
+mod proxy;
 mod reach;
 mod ready;
 mod signal;
@@ -95,6 +96,10 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
                 Some(GatewayCommand::Replay(args)) => on_runtime(gateway::replay::run(args, &ui)),
             };
             (outcome, |_| exit::OTHER)
+        }
+        Command::Proxy(args) => {
+            let reach = Reach::new(&global, &args.reach, Streaming::PortForward, Stdin::Free);
+            (on_runtime(proxy::run(&args, reach, &ui)), |_| exit::OTHER)
         }
         Command::Doctor(args) => (on_runtime(doctor::run(&args, &global, &ui)), |_| {
             exit::OTHER

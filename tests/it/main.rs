@@ -24,6 +24,7 @@ mod lifecycle;
 mod node;
 mod portforward;
 mod program;
+mod proxy;
 mod rbac;
 mod real;
 mod scripting;
