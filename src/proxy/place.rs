@@ -19,11 +19,11 @@ pub fn place(host: &str) -> Place {
         return host.parse().map_or(Place::Elsewhere, Place::Cluster);
     }
     let labels: Vec<&str> = host.split('.').collect();
-    let (service, namespace) = match labels[..] {
-        [service, namespace]
-        | [service, namespace, "svc"]
-        | [service, namespace, "svc", "cluster", "local"] => (service, namespace),
-        _ => return Place::Elsewhere,
+    let ([service, namespace]
+    | [service, namespace, "svc"]
+    | [service, namespace, "svc", "cluster", "local"]) = labels[..]
+    else {
+        return Place::Elsewhere;
     };
     format!("{namespace}/service/{service}")
         .parse()

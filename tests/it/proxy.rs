@@ -18,8 +18,14 @@ impl Proxy {
         let words = [&["proxy", "--listen", "127.0.0.1:0"], words].concat();
         let mut process = Process::start(env.kpf(words));
         let line = process.line().await;
-        let address = line.strip_prefix("Proxying on ").and_then(|it| it.split_once(": "));
-        let address = address.unwrap_or_else(|| panic!("{line:?}")).0.parse().unwrap();
+        let address = line
+            .strip_prefix("Proxying on ")
+            .and_then(|it| it.split_once(": "));
+        let address = address
+            .unwrap_or_else(|| panic!("{line:?}"))
+            .0
+            .parse()
+            .unwrap();
         Self { process, address }
     }
 
@@ -53,12 +59,26 @@ fn socks(host: &str, port: u16) -> Vec<u8> {
 async fn names_of_the_cluster_are_reached_by_both_protocols() {
     let env = TestEnv::new();
     let mut proxy = Proxy::start(&env, &[]).await;
-    for host in ["echo.default", "echo.default.svc", "echo.default.svc.cluster.local", "echo.default.kpf", "svc_echo.default.kpf"] {
+    for host in [
+        "echo.default",
+        "echo.default.svc",
+        "echo.default.svc.cluster.local",
+        "echo.default.kpf",
+        "svc_echo.default.kpf",
+    ] {
         let answer = proxy.connect(&format!("{host}:7"), "hello", 5).await;
-        assert_eq!(answer, "HTTP/1.1 200 Connection established\r\n\r\nhello", "{host}");
+        assert_eq!(
+            answer, "HTTP/1.1 200 Connection established\r\n\r\nhello",
+            "{host}"
+        );
         // the request and what follows it in one packet
-        let answer = proxy.talk(&[&socks(host, 7)[..], b"hello"].concat(), 17).await;
-        assert_eq!(answer, b"\x05\x00\x05\x00\x00\x01\0\0\0\0\0\0hello", "{host}");
+        let answer = proxy
+            .talk(&[&socks(host, 7)[..], b"hello"].concat(), 17)
+            .await;
+        assert_eq!(
+            answer, b"\x05\x00\x05\x00\x00\x01\0\0\0\0\0\0hello",
+            "{host}"
+        );
     }
     proxy.process.signal(Signal::INT);
     let ended = proxy.process.end().await;
@@ -79,7 +99,10 @@ async fn what_cannot_be_had_is_refused_with_a_reason() {
         ("echo.default.nowhere.kpf:7", "404", 4),
     ] {
         let answer = proxy.connect(authority, "", 1000).await;
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{authority}: {answer}");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{authority}: {answer}"
+        );
         let (host, port) = authority.rsplit_once(':').unwrap();
         let answer = proxy.talk(&socks(host, port.parse().unwrap()), 1000).await;
         assert_eq!(answer[..4], [5, 0, 5, code], "{authority}");
@@ -97,14 +120,28 @@ async fn what_cannot_be_had_is_refused_with_a_reason() {
     assert!(answer.ends_with("\r\n\r\nx"), "{answer}");
     proxy.process.signal(Signal::INT);
     let ended = proxy.process.end().await;
-    assert!(ended.stderr.contains("error: proxy to www.example.com:443: it is no name of the cluster"), "{}", ended.stderr);
+    assert!(
+        ended
+            .stderr
+            .contains("error: proxy to www.example.com:443: it is no name of the cluster"),
+        "{}",
+        ended.stderr
+    );
     assert!(!ended.stderr.contains("panicked"));
 
     let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = held.local_addr().unwrap().to_string();
-    for (address, part) in [(&taken[..], "unable to listen on"), ("1080", "invalid value '1080'")] {
+    for (address, part) in [
+        (&taken[..], "unable to listen on"),
+        ("1080", "invalid value '1080'"),
+    ] {
         let ended = run(env.kpf(["proxy", "--listen", address])).await;
-        assert_eq!((ended.code, ended.stderr.lines().count()), (1, 1), "{}", ended.stderr);
+        assert_eq!(
+            (ended.code, ended.stderr.lines().count()),
+            (1, 1),
+            "{}",
+            ended.stderr
+        );
         assert!(ended.stderr.contains(part), "{}", ended.stderr);
     }
 }
@@ -132,7 +169,14 @@ async fn elsewhere_is_reached_via_a_pod() {
         let (mut stream, _) = server.accept().await.unwrap();
         stream.write_all(b"from elsewhere").await.unwrap();
     };
-    let asked = proxy.talk(&[&b"\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x01"[..], &port.to_be_bytes()].concat(), 26);
+    let asked = proxy.talk(
+        &[
+            &b"\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x01"[..],
+            &port.to_be_bytes(),
+        ]
+        .concat(),
+        26,
+    );
     let (answer, ()) = tokio::join!(asked, serving);
     assert_eq!(&answer[12..], b"from elsewhere");
 }
