@@ -169,14 +169,12 @@ async fn elsewhere_is_reached_via_a_pod() {
         let (mut stream, _) = server.accept().await.unwrap();
         stream.write_all(b"from elsewhere").await.unwrap();
     };
-    let asked = proxy.talk(
-        &[
-            &b"\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x01"[..],
-            &port.to_be_bytes(),
-        ]
-        .concat(),
-        26,
-    );
+    let request = [
+        &b"\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x01"[..],
+        &port.to_be_bytes(),
+    ]
+    .concat();
+    let asked = proxy.talk(&request, 26);
     let (answer, ()) = tokio::join!(asked, serving);
     assert_eq!(&answer[12..], b"from elsewhere");
 }

@@ -11,7 +11,7 @@ use crate::ui::Ui;
 use crate::yaml;
 
 /// Prints them. A configuration that is given must be one.
-pub(in crate::commands) fn run(args: &ManifestsArgs, ui: &Ui) -> anyhow::Result<ExitCode> {
+pub(in super::super) fn run(args: &ManifestsArgs, ui: &Ui) -> anyhow::Result<ExitCode> {
     let config = match &args.config {
         None => None,
         Some(path) => {
