@@ -7,7 +7,7 @@
 //!
 //! For each channel of the user there is a [`Far`] in the pod: [`Upstream::session`] and its like open it *before* the
 //! user's is confirmed, so that nothing is granted which the pod refuses. Requests go through [`Requests::ask`], which gives
-//! the pod's answer. [`carry`] then moves everything else, by the user's [`Near`] end and what the user has sent
+//! the pod's answer. [`carry()`] then moves everything else, by the user's [`Near`] end and what the user has sent
 //! ([`spool`](super::spool)). What the pod opens (connections to `-R`, the agent) comes as [`Arrival`]s, and only after it
 //! was granted to it.
 //!
