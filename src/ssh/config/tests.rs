@@ -346,7 +346,7 @@ fn every_error_has_its_place_and_what_is_allowed() {
         (
             with("limits: {penalties: {exempt: [gw]}}"),
             (4, 31),
-            "is not a network; write 10.0.0.0/8",
+            "is no address and no network: write 10.0.0.0/8",
         ),
         (with("drain: soon"), (4, 8), "is no time"),
         (with("policy: {}"), (4, 9), "expected a sequence"),
