@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::program::{Process, TestEnv, in_time, run};
+use crate::program::{Process, TestEnv, in_time, run, until};
 
 struct Proxy {
     process: Process,
@@ -83,7 +83,10 @@ async fn names_of_the_cluster_are_reached_by_both_protocols() {
     proxy.process.signal(Signal::INT);
     let ended = proxy.process.end().await;
     assert_eq!((ended.code, &ended.stderr[..]), (0, ""));
-    assert!(env.playground.tunnels().is_empty());
+    until("its tunnels are closed", || {
+        env.playground.tunnels().is_empty()
+    })
+    .await;
 }
 
 #[tokio::test]
