@@ -501,7 +501,10 @@ async fn without_reconnecting_a_lost_tunnel_is_the_end() {
             let mut forward = Forward::start(env.kpf(words), 2).await;
             let mut tcp = forward.connect(0).await;
             echo(&mut tcp, b"hello").await;
-            // the one in advance, too
+            until("there is one in advance", || {
+                env.playground.tunnels().len() == 2
+            })
+            .await;
             for tunnel in env.playground.tunnels() {
                 match how {
                     "cut" => tunnel.cut(),

@@ -86,10 +86,8 @@ async fn an_api_server_may_restart() {
     in_time(held.read_exact(&mut heard)).await.unwrap();
     assert_eq!(&heard, b"held");
     let said = end(forward).await;
-    assert!(
-        said.contains("lost connection to pod echo (the connection was cut)"),
-        "{said}"
-    );
+    // of several tunnels, one may have been closed before another was cut
+    assert!(said.contains("lost connection to pod echo ("), "{said}");
 }
 
 #[tokio::test]
