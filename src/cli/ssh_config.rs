@@ -29,8 +29,8 @@ pub struct SshConfigArgs {
     #[arg(long, value_name = "ALIAS=CONTEXT")]
     pub alias: Vec<Alias>,
 
-    /// Reach pods through this gateway, [USER@]HOST[:PORT], instead of by kpf itself
-    #[arg(long, value_name = "HOST", conflicts_with = "alias")]
+    /// Reach pods through this gateway instead of by kpf itself
+    #[arg(long, value_name = "[USER@]HOST[:PORT]", conflicts_with = "alias")]
     pub gateway: Option<String>,
 }
 

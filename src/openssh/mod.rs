@@ -1,6 +1,6 @@
 //! What OpenSSH's client needs to reach pods: a block in its configuration, and host keys that are a pod's own.
 //!
-//! `kpf connect --ssh` is ssh's ProxyCommand. It leaves a [note](note) which pod it reached, and `kpf known-hosts`, ssh's
+//! `kpf connect --ssh` is ssh's ProxyCommand. It leaves a [`note`] which pod it reached, and `kpf known-hosts`, ssh's
 //! KnownHostsCommand, reads that and tells ssh the [pinned](pins) keys of this very pod. So a pod that takes another
 //! one's name brings no warning that people learn to ignore, and another key under the same uid always brings one.
 //!
