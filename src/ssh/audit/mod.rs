@@ -25,7 +25,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`event`] | everything that can be written |
-//! | [`line`] | an event becomes one line: escaped, bounded, without secrets |
+//! | [`mod@line`] | an event becomes one line: escaped, bounded, without secrets |
 //! | [`chain`] | how lines hang together |
 //! | [`mod@verify`] | whether they still do |
 //! | [`sink`], [`target`] | where they go, each from a thread of its own |
