@@ -57,7 +57,7 @@ pub(super) async fn run(
     let _ = audit.write(About::default(), begun)?;
     let door = Door::new(listeners, config.limits.door(&config.proxies)).on_refusal({
         let audit = audit.clone();
-        Arc::new(move |source, limit| {
+        Arc::new(move |source, limit, count| {
             let about = About {
                 source,
                 ..About::default()
@@ -67,6 +67,7 @@ pub(super) async fn run(
                 about,
                 Kind::LimitHit {
                     limit: limit.name(),
+                    count,
                 },
             );
         })

@@ -294,10 +294,12 @@ pub enum Kind {
         )]
         sha256: Option<String>,
     },
-    /// A limit said no.
+    /// A limit said no. At the door only one event a second is written for each limit: a flood must not fill the log.
     LimitHit {
         /// Which.
         limit: &'static str,
+        /// How often since the event before.
+        count: u64,
     },
     /// A recording began.
     RecordingStart {

@@ -32,7 +32,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -44,6 +44,7 @@ use tokio::time::{sleep_until, timeout_at};
 
 pub mod guarded;
 mod ident;
+mod notices;
 pub mod occupancy;
 pub mod penalties;
 pub mod permit;
@@ -55,6 +56,7 @@ pub use guarded::{Ended, Guarded, Switch};
 pub use occupancy::Channels;
 pub use permit::Permit;
 
+use notices::Notices;
 use occupancy::Occupancy;
 use penalties::Penalties;
 use permit::{Book, lock};
@@ -188,8 +190,9 @@ pub struct Admitted {
     pub permit: Permit,
 }
 
-/// Told of every refusal, on the task that accepts: must not block.
-pub type OnRefusal = Arc<dyn Fn(Option<SocketAddr>, Limit) + Send + Sync>;
+/// Told of refusals, on the task that accepts, so it must not block: of each limit once a second, with the last source and
+/// how many there were since it was told before.
+pub type OnRefusal = Arc<dyn Fn(Option<SocketAddr>, Limit, u64) + Send + Sync>;
 
 /// The accept loop. Dropping it closes the sockets it listens on; connections that were admitted stay.
 pub struct Door {
@@ -219,6 +222,7 @@ struct Origin {
 pub struct Watch {
     book: Arc<Mutex<Book>>,
     refusals: Arc<[AtomicU64; Limit::ALL.len()]>,
+    notices: Arc<Mutex<Notices>>,
 }
 
 impl Door {
@@ -237,6 +241,7 @@ impl Door {
             watch: Watch {
                 book: Arc::new(Mutex::new(book)),
                 refusals: Arc::default(),
+                notices: Arc::default(),
             },
             pending: JoinSet::new(),
             pause: FIRST_PAUSE,
@@ -385,7 +390,7 @@ impl Door {
 
     fn refusals(&self) -> Refusals {
         Refusals {
-            counts: self.watch.refusals.clone(),
+            watch: self.watch.clone(),
             on_refusal: self.on_refusal.clone(),
         }
     }
@@ -393,15 +398,22 @@ impl Door {
 
 /// Counts refusals and has them told.
 struct Refusals {
-    counts: Arc<[AtomicU64; Limit::ALL.len()]>,
+    watch: Watch,
     on_refusal: Option<OnRefusal>,
 }
 
 impl Refusals {
     fn tell(&self, source: Option<SocketAddr>, limit: Limit) {
-        self.counts[limit as usize].fetch_add(1, Ordering::Relaxed);
-        if let Some(on_refusal) = &self.on_refusal {
-            on_refusal(source, limit);
+        self.watch.refusals[limit as usize].fetch_add(1, Ordering::Relaxed);
+        let Some(on_refusal) = &self.on_refusal else {
+            return;
+        };
+        let notices = self.watch.notices.lock();
+        let mut notices = notices.unwrap_or_else(PoisonError::into_inner);
+        let count = notices.hit(limit, Instant::now());
+        drop(notices);
+        if let Some(count) = count {
+            on_refusal(source, limit, count);
         }
     }
 }

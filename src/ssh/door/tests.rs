@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -264,6 +265,31 @@ async fn a_flood_is_thinned_out_before_the_door_is_full() {
     drop((places, clients));
     let _one = connect_from(1, address).await;
     admitted(&mut door).await;
+}
+
+#[tokio::test]
+async fn refusals_are_told_without_a_flood_of_lines() {
+    let config = Config {
+        max_connections: 0,
+        ..Config::default()
+    };
+    let (door, address) = door(config).await;
+    let told = Arc::<Mutex<Vec<_>>>::default();
+    let hear = told.clone();
+    let mut door = door.on_refusal(Arc::new(move |source, limit, count| {
+        hear.lock().unwrap().push((source, limit, count));
+    }));
+    let first = connect_from(1, address).await;
+    let from = first.local_addr().unwrap();
+    self::told(&mut door, first).await;
+    for _ in 0..50 {
+        let client = connect_from(1, address).await;
+        self::told(&mut door, client).await;
+    }
+    let told = told.lock().unwrap();
+    assert_eq!(told[0], (Some(from), Limit::Total, 1));
+    assert!(told.len() < 25, "{}", told.len()); // one, unless this took seconds
+    assert_eq!(refusals(&door, Limit::Total), 51);
 }
 
 #[tokio::test]

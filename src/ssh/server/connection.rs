@@ -197,6 +197,7 @@ impl Connection {
         if let Err(limit) = admitted {
             user.journal.note(Kind::LimitHit {
                 limit: limit.name(),
+                count: 1,
             });
             if limit == Limit::PerUser {
                 self.condemned.cancel();

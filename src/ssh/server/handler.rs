@@ -112,6 +112,7 @@ impl Client {
                     true => "channels",
                     false => "sessions",
                 },
+                count: 1,
             });
             return Err(Refused::Shortage.into());
         }
