@@ -37,8 +37,14 @@ pub(super) async fn serve(user: &User, opening: Opening, host: &str, port: NonZe
     let (ctype, dest) = ("direct-tcpip".to_owned(), Some(format!("{host}:{port}")));
     let serving = async {
         match connect(user, &journal, host, port).await {
-            Ok(Connected { stream, journal }) => {
+            Ok(Connected {
+                stream,
+                journal,
+                cluster,
+            }) => {
                 journal.note(Kind::ChannelOpen { ctype, dest });
+                let _open = user.metrics.session("jump", &cluster);
+                opening.meter().count_for(&user.metrics, "jump");
                 carry(opening.accept().await, stream, &journal).await;
             }
             Err(refused) => {
@@ -62,6 +68,7 @@ pub(super) async fn serve(user: &User, opening: Opening, host: &str, port: NonZe
 struct Connected {
     stream: PodStream,
     journal: Journal,
+    cluster: String,
 }
 
 async fn connect(
@@ -78,6 +85,7 @@ async fn connect(
     let place = place(user, host)?;
     let failed = |reason: String| Refused::Failed(printable(&reason, SHOWN));
     let deny = |reason: &str| {
+        user.metrics.target_error("denied");
         journal.note(Kind::TargetDeny {
             name: host.to_owned(),
             reason: reason.to_owned(),
@@ -141,7 +149,11 @@ async fn connect(
     user.reach.confirm(&place, &pod).await.map_err(refused)?;
     let begun = journal.commit(Kind::SessionStart {}).await;
     begun.map_err(|error| failed(error.to_string()))?;
-    Ok(Connected { stream, journal })
+    Ok(Connected {
+        stream,
+        journal,
+        cluster: place.cluster().to_owned(),
+    })
 }
 
 /// Where a host leads to.

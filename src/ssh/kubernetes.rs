@@ -28,8 +28,6 @@ use crate::untrusted::printable;
 
 /// The key of the connection's id in the cluster's audit log: `kpf.dev/session`.
 const SESSION: &str = "kpf.dev/session";
-/// How long a pod is waited for, its requests included; somebody is sitting there.
-const WAIT: Duration = Duration::from_secs(10);
 /// Tunnels of one connection to one pod. One that nobody reads stands still, so there are several; a browser opens six.
 const TUNNELS: Limits = Limits {
     tunnels: 8,
@@ -45,18 +43,22 @@ pub struct Kubernetes(Arc<Shared>);
 struct Shared {
     clusters: BTreeMap<String, Cluster>,
     transport: Transport,
+    dial: Duration,
 }
 
 impl Kubernetes {
-    /// The clusters, with the gateway's own credentials for each.
+    /// The clusters, with the gateway's own credentials for each. `dial` is how long a pod is waited for, its requests included,
+    /// and how long it may take to reach it then: somebody is sitting there.
     #[must_use]
     pub fn new(
         clusters: impl IntoIterator<Item = (String, Cluster)>,
         transport: Transport,
+        dial: Duration,
     ) -> Self {
         Self(Arc::new(Shared {
             clusters: clusters.into_iter().collect(),
             transport,
+            dial,
         }))
     }
 
@@ -91,6 +93,7 @@ impl Kubernetes {
             dialers: dialers.collect::<Result<_, _>>()?,
             seen: Mutex::default(),
             routes: Mutex::default(),
+            dial: self.0.dial,
         })
     }
 }
@@ -101,6 +104,7 @@ pub struct Reach {
     /// What places led to.
     seen: Mutex<HashMap<String, PodRef>>,
     routes: Mutex<Routes>,
+    dial: Duration,
 }
 
 /// By the cluster's alias and the pod; each is dialled once, by the first who needs it.
@@ -187,7 +191,7 @@ impl Reach {
         let found = async {
             let cluster = dialer.cluster();
             cluster
-                .resolve_container(&target?, place.container(), WAIT)
+                .resolve_container(&target?, place.container(), self.dial)
                 .await
         };
         let found = found.await;
@@ -211,7 +215,7 @@ impl Reach {
     ) -> Result<(PodRef, Endpoint), Refusal> {
         let cluster = self.dialer(place)?.cluster();
         let ports = [RemotePort::Number(port)];
-        let found = cluster.resolve(place.target(), &ports, WAIT).await;
+        let found = cluster.resolve(place.target(), &ports, self.dial).await;
         let found = found.map_err(|error| Refusal::of_target(place, error))?;
         // Each connection to a service may have another pod.
         if place.kind() == Kind::Pod {
@@ -229,7 +233,7 @@ impl Reach {
     pub async fn confirm(&self, place: &Place, pod: &PodRef) -> Result<(), Refusal> {
         let cluster = self.dialer(place)?.cluster();
         let pods: Api<Pod> = Api::namespaced(cluster.client(), &pod.namespace);
-        let present = timeout(WAIT, pods.get(&pod.name)).await;
+        let present = timeout(self.dial, pods.get(&pod.name)).await;
         let present =
             present.map_err(|_| Refusal::other(place, "the API server does not answer"))?;
         let present = present.map_err(|error| match RequestError::from(error) {
@@ -258,14 +262,30 @@ impl Reach {
             let route = dialer.route(pod, &[], Via::PortForward, &exec).await?;
             Ok(route.pooled(dialer, pod, TUNNELS))
         });
-        let route = route.await;
-        route
-            .cloned()
-            .map_err(|error| Self::undialled(place, &error))
+        self.in_time(place, route).await.cloned()
+    }
+
+    /// Waits for a pod that is being dialled, for as long as that may take.
+    ///
+    /// # Errors
+    /// It could not be dialled, or it took too long.
+    pub async fn in_time<T>(
+        &self,
+        place: &Place,
+        dialling: impl Future<Output = Result<T, dial::Error>>,
+    ) -> Result<T, Refusal> {
+        let Ok(dialled) = timeout(self.dial, dialling).await else {
+            let limit = jiff::SignedDuration::try_from(self.dial).unwrap_or_default();
+            return Err(Refusal::other(
+                place,
+                format_args!("the pod was not reached within {limit:#}"),
+            ));
+        };
+        dialled.map_err(|error| Self::undialled(place, &error))
     }
 
     /// Why a pod that was found could not be dialled.
-    pub(super) fn undialled(place: &Place, error: &dial::Error) -> Refusal {
+    fn undialled(place: &Place, error: &dial::Error) -> Refusal {
         match error.upgrade() {
             Some(answer) if answer.is_not_found() => Refusal::NoPod(place.to_string()),
             _ => Refusal::other(place, error),

@@ -65,8 +65,6 @@ pub struct Grant {
     pub default_login: String,
     /// What becomes of a command whose client is gone.
     pub on_disconnect: OnDisconnect,
-    /// Whether a command may be run without a shell where the container has none.
-    pub no_shell: bool,
 }
 
 /// A way into a pod.
@@ -130,7 +128,6 @@ impl Default for Grant {
             logins: Vec::new(),
             default_login: "root".to_owned(),
             on_disconnect: OnDisconnect::HangUp,
-            no_shell: false,
         }
     }
 }

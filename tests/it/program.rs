@@ -140,6 +140,11 @@ impl Process {
         line
     }
 
+    /// What it has written to stderr so far.
+    pub(crate) fn said(&self) -> String {
+        String::from_utf8_lossy(&self.said.lock().unwrap()).into_owned()
+    }
+
     pub(crate) fn id(&self) -> i32 {
         self.group.as_raw_nonzero().get()
     }

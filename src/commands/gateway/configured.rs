@@ -13,12 +13,14 @@ use super::{listen, serve, temporary};
 use crate::cli::GatewayArgs;
 use crate::cluster::Cluster;
 use crate::ssh::access::Access;
+use crate::ssh::audit::recording::{self, Format, Recordings};
 use crate::ssh::audit::{About, Audit, Kind, Redact, SinkConfig, SinkKind};
-use crate::ssh::config::{self, Config, HostKey};
+use crate::ssh::config::{self, CastVersion, Config, HostKey};
 use crate::ssh::door::Door;
 use crate::ssh::host_key::{Secret, Store};
 use crate::ssh::kubernetes::Kubernetes;
 use crate::ssh::laptop::Keys;
+use crate::ssh::metrics::{self, Metrics, Status};
 use crate::ssh::server::{Acting, Gateway, Rules, Setup};
 use crate::ssh::spool;
 use crate::ui::Ui;
@@ -36,6 +38,7 @@ pub(super) async fn run(
     let config = Config::read(file)?;
     let clusters = clusters(&config, reach)?;
     let rules = rules(&config, ui)?;
+    let recordings = recordings(&config)?;
     let audit = audit(&config, reach)?;
     let host_keys = store(&config, &clusters)?
         .load_or_make(SystemTime::now())
@@ -47,6 +50,10 @@ pub(super) async fn run(
     for address in addresses {
         listeners.push(listen(address).await?);
     }
+    let metrics_at = match config.metrics {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
     let listening = listeners.iter().map(tokio::net::TcpListener::local_addr);
     let listening: Vec<_> = listening.collect::<Result<_, _>>()?;
     let begun = Kind::GatewayStart {
@@ -72,18 +79,35 @@ pub(super) async fn run(
             );
         })
     });
+    let metrics = Metrics::new();
     let gateway = Gateway::new(Setup {
         host_keys: host_keys.keys().to_vec(),
         host_certificates: host_keys.certificates().to_vec(),
         own: Keys::default(),
         rules,
         clusters: config.names.clone(),
-        kubernetes: Kubernetes::new(clusters, reach.transport()),
+        kubernetes: Kubernetes::new(clusters, reach.transport(), config.limits.dial),
         acting: Acting::AsUsers,
         spool: spool_limits(&config, reach)?,
+        spool_per_user: config.spool.per_user,
         limits: config.limits.clone(),
         audit: Some(audit.clone()),
+        recordings,
+        metrics: metrics.clone(),
         drain: config.drain,
+    });
+    let telling = metrics_at.map(|listener| {
+        if let Ok(address) = listener.local_addr() {
+            ui.notice(format_args!("Metrics and health at {address}"));
+        }
+        let asked = gateway.clone();
+        let status = Status {
+            metrics,
+            door: Some(door.watch()),
+            audit: Some(audit.clone()),
+            ready: Box::new(move || asked.ready()),
+        };
+        tokio::spawn(metrics::serve(listener, Arc::new(status)))
     });
     let is_stdout = |sink: &SinkConfig| sink.kind == SinkKind::Stdout;
     for address in listening {
@@ -110,6 +134,9 @@ pub(super) async fn run(
         let _ = audit.write(About::default(), event);
     })
     .await;
+    if let Some(telling) = telling {
+        telling.abort();
+    }
     let reason = "told to".to_owned();
     let _ = audit.write(About::default(), Kind::GatewayStop { reason });
     audit.close(LAST_EVENTS).await?;
@@ -148,6 +175,27 @@ fn audit(config: &Config, reach: &Reach) -> anyhow::Result<Audit> {
     } = &config.audit;
     let name = name.unwrap_or("gateway");
     Ok(Audit::open(name, sinks, *on_failure, redact)?)
+}
+
+/// Where terminals are recorded. The folder has to be there: on a volume that isn't mounted recordings would be lost.
+fn recordings(config: &Config) -> anyhow::Result<Option<Recordings>> {
+    let Some(settings) = &config.recordings else {
+        return Ok(None);
+    };
+    let how = recording::Config {
+        format: match settings.format {
+            CastVersion::V2 => Format::V2,
+            CastVersion::V3 => Format::V3,
+        },
+        max_bytes: settings.max_size,
+        min_free: settings.min_free,
+        input: settings.input,
+    };
+    let opened = Recordings::open(&settings.folder, how).with_context(|| {
+        let folder = settings.folder.display();
+        format!("recordings: cannot open the folder `{folder}`: make it, or mount it")
+    });
+    opened.map(Some)
 }
 
 /// Where the gateway's own keys are kept.

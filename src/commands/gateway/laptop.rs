@@ -19,6 +19,7 @@ use crate::ssh::door::{self, Door};
 use crate::ssh::host_key::{NAME, Store};
 use crate::ssh::kubernetes::Kubernetes;
 use crate::ssh::laptop::{self, Keys};
+use crate::ssh::metrics::Metrics;
 use crate::ssh::name::Clusters;
 use crate::ssh::policy::Policy;
 use crate::ssh::server::{Acting, Gateway, Rules, Setup};
@@ -44,6 +45,7 @@ pub(super) async fn run(args: &GatewayArgs, reach: &Reach, ui: &Ui) -> anyhow::R
     let kubernetes = Kubernetes::new(
         [(clusters.default().to_owned(), dialer.cluster().clone())],
         dialer.transport(),
+        limits().dial,
     );
     let folder = folder(reach.environment())?.join("gateway");
     make(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
@@ -66,7 +68,10 @@ pub(super) async fn run(args: &GatewayArgs, reach: &Reach, ui: &Ui) -> anyhow::R
         kubernetes,
         acting: Acting::AsTheKubeconfigSays,
         spool: spool::Limits::within(temporary(reach.environment())),
+        spool_per_user: spool::Quota::DISK,
         limits: limits(),
+        recordings: None,
+        metrics: Metrics::new(),
         audit: None,
         drain: Duration::ZERO,
     });

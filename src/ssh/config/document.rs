@@ -190,7 +190,6 @@ pub(super) struct Rule {
     pub(super) logins: Option<Vec<Pattern>>,
     pub(super) default_login: Option<String>,
     pub(super) on_disconnect: Option<OnDisconnect>,
-    pub(super) no_shell: Option<NoShell>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -214,13 +213,6 @@ pub(super) enum Record {
 pub(super) enum OnDisconnect {
     Hup,
     Leave,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum NoShell {
-    Allow,
-    Refuse,
 }
 
 /// `audit`.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use super::document::networks;
-use super::values::{Count, Percent, Size, Span, SpanOrOff, Startups};
+use super::values::{Count, Size, Span, SpanOrOff, Startups};
 use crate::ssh::door::{self, penalties, startups};
 use crate::yaml::parsed;
 use ipnet::IpNet;
@@ -64,15 +64,6 @@ pub struct Limits {
     /// How often it is asked whether a user may still do what they do.
     #[serde(deserialize_with = "span")]
     pub recheck: Duration,
-    /// How long sessions last for which nobody can say that: the API server does not answer.
-    #[serde(deserialize_with = "span_or_off")]
-    pub unreachable: Option<Duration>,
-    /// Requests to API servers in a second.
-    #[serde(deserialize_with = "count")]
-    pub api_requests: u32,
-    /// The same for one user.
-    #[serde(deserialize_with = "count")]
-    pub api_requests_per_user: u32,
     /// Bytes of a command.
     #[serde(deserialize_with = "size")]
     pub command: u64,
@@ -82,9 +73,6 @@ pub struct Limits {
     /// Bytes of one of them.
     #[serde(deserialize_with = "size")]
     pub variable: u64,
-    /// Percent of the memory that the gateway may have, past which there are no new channels.
-    #[serde(deserialize_with = "percent")]
-    pub memory_percent: u32,
 }
 
 /// What offences cost their source, as sshd's `PerSourcePenalties`.
@@ -168,13 +156,9 @@ impl Default for Limits {
             keepalive_misses: 4,
             dial: Duration::from_secs(10),
             recheck: minutes(5),
-            unreachable: Some(minutes(30)),
-            api_requests: 50,
-            api_requests_per_user: 5,
             command: 64 << 10,
             variables: 64,
             variable: 4 << 10,
-            memory_percent: 70,
         }
     }
 }
@@ -209,8 +193,4 @@ pub(super) fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D:
 
 fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     parsed(deserializer).map(|Count(count)| count)
-}
-
-fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    parsed(deserializer).map(|Percent(percent)| percent)
 }

@@ -483,7 +483,6 @@ impl Reading<'_> {
             ("logins", rule.logins.is_some()),
             ("default_login", rule.default_login.is_some()),
             ("on_disconnect", rule.on_disconnect.is_some()),
-            ("no_shell", rule.no_shell.is_some()),
         ];
         if let (true, Some((key, _))) = (rule.deny, says.iter().find(|(_, is_there)| *is_there)) {
             let reason = format!("a rule with `deny: true` allows nothing: leave `{key}` out");
@@ -545,7 +544,6 @@ impl Reading<'_> {
                 None | Some(document::OnDisconnect::Hup) => OnDisconnect::HangUp,
                 Some(document::OnDisconnect::Leave) => OnDisconnect::Leave,
             },
-            no_shell: matches!(rule.no_shell, Some(document::NoShell::Allow)),
         };
         Ok(Rule {
             name: rule.name,

@@ -115,24 +115,6 @@ impl FromStr for Count {
     }
 }
 
-/// A share, from 1 to 100.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Percent(pub(super) u32);
-
-impl FromStr for Percent {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.parse() {
-            Ok(Count(percent @ 1..=100)) => Ok(Self(percent)),
-            _ => Err(format!(
-                "`{}` is no number from 1 to 100",
-                printable(text, 40)
-            )),
-        }
-    }
-}
-
 /// How many connections may be without a login: from `begin` on, new ones are turned away with a probability of `rate`
 /// percent, which grows to certainty at `full`. sshd's `MaxStartups`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

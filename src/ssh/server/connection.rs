@@ -16,10 +16,12 @@ use super::channel::{Channel, Opening};
 use super::journal::{Journal, Meter};
 use super::{Rules, Shared};
 use crate::ssh::access::{Identity, Login, Refusal};
+use crate::ssh::audit::recording::Recordings;
 use crate::ssh::audit::{About, Kind, SessionId};
 use crate::ssh::config::Limits;
 use crate::ssh::door::{Admitted, Limit, Permit};
 use crate::ssh::kubernetes::Reach;
+use crate::ssh::metrics::Metrics;
 use crate::ssh::name::{Clusters, Destination, NameError, Place};
 use crate::ssh::policy::Grant;
 use crate::ssh::request::Request;
@@ -32,6 +34,9 @@ const CLOCK: Duration = Duration::from_secs(30);
 const WARNINGS: [Duration; 2] = [Duration::from_secs(600), Duration::from_secs(60)];
 /// How long is between being told that nothing is allowed any more, and the end.
 const NOTICE: Duration = Duration::from_secs(60);
+
+/// How long a client may take to leave once its last channel is closed.
+const LEAVING: Duration = Duration::from_secs(1);
 
 /// One connection.
 pub(super) struct Connection {
@@ -53,6 +58,7 @@ pub(super) struct Connection {
     /// Bytes of all channels.
     total: Arc<AtomicU64>,
     failures: AtomicUsize,
+    begun: Instant,
 }
 
 /// Somebody who has logged in, on one connection.
@@ -71,6 +77,10 @@ pub struct User {
     pub notices: broadcast::Sender<String>,
     /// The connection's events.
     pub journal: Journal,
+    /// Where its terminals are recorded.
+    pub recordings: Option<Recordings>,
+    /// What is counted.
+    pub metrics: Metrics,
     rules: Arc<Rules>,
 }
 
@@ -115,6 +125,7 @@ impl Connection {
             channels: watch::Sender::new(0),
             total: Arc::default(),
             failures: AtomicUsize::new(0),
+            begun: Instant::now(),
             shared,
         }
     }
@@ -163,6 +174,7 @@ impl Connection {
         let refused = |reason: String| {
             self.permit.auth_failed();
             self.failures.fetch_add(1, Ordering::Relaxed);
+            self.shared.metrics.auth("publickey", "fail");
             self.journal.note(Kind::AuthFail {
                 method: "publickey".to_owned(),
                 fp: Some(fingerprint.to_owned()),
@@ -184,12 +196,16 @@ impl Connection {
             clusters: self.shared.clusters.clone(),
             notices: broadcast::Sender::new(4),
             journal,
+            recordings: self.shared.recordings.clone(),
+            metrics: self.shared.metrics.clone(),
             rules: self.shared.rules(),
         }))
     }
 
     /// The login has succeeded: the connection's time is no longer short.
     pub(super) fn logged_in(self: &Arc<Self>, handle: Handle, user: Arc<User>) {
+        self.shared.metrics.auth("publickey", "ok");
+        self.shared.metrics.logged_in(self.begun.elapsed());
         user.journal.note(Kind::AuthOk {
             name: user.name.clone(),
         });
@@ -199,6 +215,7 @@ impl Connection {
                 limit: limit.name(),
                 count: 1,
             });
+            self.shared.metrics.limit_hit(limit);
             if limit == Limit::PerUser {
                 self.condemned.cancel();
             }
@@ -227,7 +244,8 @@ impl Connection {
             self.shared.stop.cancelled().await;
             // What runs may go on for a while.
             tokio::select! {
-                () = self.without_channels() => {}
+                // Who leaves by itself has read its exit code; a DISCONNECT behind it would hide that.
+                () = self.without_channels() => sleep(LEAVING).await,
                 () = self.shared.close.cancelled() => {}
             }
         };
@@ -272,6 +290,10 @@ impl Connection {
                 Ok(()) => user.reach.recheck().await,
                 Err(refusal) => Err(refusal.to_string()),
             };
+            self.shared.metrics.recheck(match &refused {
+                Ok(()) => "ok",
+                Err(_) => "fail",
+            });
             user.journal.note(Kind::AuthzRecheck {
                 allowed: refused.is_ok(),
                 reason: refused.as_ref().err().cloned(),

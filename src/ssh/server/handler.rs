@@ -18,6 +18,8 @@ use super::connection::{Connection, User};
 use super::journal::Meter;
 use crate::ssh::access::Refusal;
 use crate::ssh::audit::{Kind, Requested};
+use crate::ssh::door::Limit;
+use crate::ssh::metrics::InUse;
 use crate::ssh::request::{Request, Size};
 use crate::ssh::session::Gate;
 use crate::ssh::spool::{self, Writer};
@@ -46,6 +48,8 @@ struct Inbound {
     /// Of a session.
     session: Option<(Gate, mpsc::Sender<Request>)>,
     gone: CancellationToken,
+    /// Counted for as long as it is open.
+    _open: InUse,
 }
 
 impl Drop for Inbound {
@@ -81,12 +85,17 @@ impl Client {
         let (data, input) = self.connection.queue(&user.login.identity);
         let gone = self.connection.gone.child_token();
         let meter = Arc::new(self.connection.meter(user, id.number(), gone.clone()));
+        let kind = match session {
+            Some(_) => "session",
+            None => "direct-tcpip",
+        };
         let inbound = Inbound {
             data: Some(data),
             half: Arc::downgrade(&half),
             meter: meter.clone(),
             session,
             gone: gone.clone(),
+            _open: user.metrics.channel(kind),
         };
         self.channels.insert(id, inbound);
         Channel {
@@ -107,11 +116,13 @@ impl Client {
         let limits = &self.connection.limits();
         let is_full = self.channels.len() >= limits.channels as usize;
         if is_full || is_session && sessions.count() >= limits.sessions as usize {
+            let limit = match is_full {
+                true => Limit::Channels,
+                false => Limit::Sessions,
+            };
+            user.metrics.limit_hit(limit);
             user.journal.note(Kind::LimitHit {
-                limit: match is_full {
-                    true => "channels",
-                    false => "sessions",
-                },
+                limit: limit.name(),
                 count: 1,
             });
             return Err(Refused::Shortage.into());

@@ -2,15 +2,16 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use tokio::io::AsyncWrite;
 use tokio_util::sync::CancellationToken;
 
-use crate::ssh::audit::{About, Audit, Direction, Exit, Kind, Refused, Verdict};
+use crate::ssh::audit::{About, Audit, Direction, Exit, Kind, Refused, SessionId, Verdict};
+use crate::ssh::metrics::{Counter, Metrics};
 
 /// The events of a connection, or of one of its channels. A gateway without a log has one that writes nothing.
 #[derive(Clone)]
@@ -39,6 +40,12 @@ impl Journal {
         let mut journal = self.about(|about| about.channel = Some(number));
         journal.end = end;
         journal
+    }
+
+    /// Of which channel it is, and of which connection.
+    #[must_use]
+    pub fn channel(&self) -> (Option<SessionId>, u32) {
+        (self.about.session, self.about.channel.unwrap_or_default())
     }
 
     /// Writes it, without waiting. If the log fails where it must not, all connections end: nobody has to ask.
@@ -91,6 +98,8 @@ pub struct Meter {
     sent: AtomicU64,
     /// Of all channels of the connection, both ways.
     total: Arc<AtomicU64>,
+    /// In and out, once it is known what the channel is served by.
+    counters: OnceLock<[Arc<Counter>; 2]>,
 }
 
 impl Meter {
@@ -101,6 +110,7 @@ impl Meter {
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             total,
+            counters: OnceLock::new(),
         }
     }
 
@@ -109,13 +119,29 @@ impl Meter {
         &self.journal
     }
 
+    /// From now on its bytes, and those that have come already, are a backend's.
+    pub fn count_for(&self, metrics: &Metrics, backend: &'static str) {
+        self.counters.get_or_init(|| {
+            let [into, out] = ["in", "out"].map(|way| metrics.bytes(backend, way));
+            into.add(self.received.load(Ordering::Relaxed));
+            out.add(self.sent.load(Ordering::Relaxed));
+            [into, out]
+        });
+    }
+
     pub(super) fn received(&self, bytes: &[u8]) {
         self.count(&self.received, bytes.len());
+        if let Some([into, _]) = self.counters.get() {
+            into.add(bytes.len() as u64);
+        }
         self.journal.show(Direction::In, bytes);
     }
 
     fn sent(&self, direction: Direction, bytes: &[u8]) {
         self.count(&self.sent, bytes.len());
+        if let Some([_, out]) = self.counters.get() {
+            out.add(bytes.len() as u64);
+        }
         self.journal.show(direction, bytes);
     }
 

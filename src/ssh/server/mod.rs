@@ -23,11 +23,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::access::{Access, Identity};
+use super::audit::recording::Recordings;
 use super::audit::{Audit, Kind};
 use super::config::Limits;
 use super::door::{Admitted, Door};
 use super::kubernetes::{Kubernetes, Reach};
 use super::laptop::Keys;
+use super::metrics::Metrics;
 use super::name::Clusters;
 use super::policy::Policy;
 use super::spool;
@@ -75,10 +77,16 @@ pub struct Setup {
     pub acting: Acting,
     /// What holds back what clients send faster than pods take it.
     pub spool: spool::Limits,
+    /// Bytes of all files of that for one user.
+    pub spool_per_user: u64,
     /// How much of everything.
     pub limits: Limits,
     /// Where events go.
     pub audit: Option<Audit>,
+    /// Where terminals are recorded.
+    pub recordings: Option<Recordings>,
+    /// What is counted.
+    pub metrics: Metrics,
     /// How long sessions may go on once the gateway was told to end.
     pub drain: Duration,
 }
@@ -103,6 +111,7 @@ struct Shared {
     own: Keys,
     rules: RwLock<Arc<Rules>>,
     spool: spool::Limits,
+    spool_per_user: u64,
     /// By user, over all of their connections.
     quotas: Mutex<HashMap<String, spool::Quota>>,
     clusters: Clusters,
@@ -110,6 +119,8 @@ struct Shared {
     acting: Acting,
     limits: Limits,
     audit: Option<Audit>,
+    recordings: Option<Recordings>,
+    metrics: Metrics,
     /// Of the next connection.
     number: AtomicU64,
     /// Nothing new is begun.
@@ -135,7 +146,10 @@ impl Shared {
 
     fn quota(&self, user: &Identity) -> spool::Quota {
         let mut quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
-        quotas.entry(user.user.clone()).or_default().clone()
+        let quota = quotas.entry(user.user.clone());
+        quota
+            .or_insert_with(|| spool::Quota::new(self.spool_per_user, spool::Quota::MEMORY))
+            .clone()
     }
 }
 
@@ -151,12 +165,15 @@ impl Gateway {
                 own: setup.own,
                 rules: RwLock::new(Arc::new(setup.rules)),
                 spool: setup.spool,
+                spool_per_user: setup.spool_per_user,
                 quotas: Mutex::default(),
                 clusters: setup.clusters,
                 kubernetes: setup.kubernetes,
                 acting: setup.acting,
                 limits: setup.limits,
                 audit: setup.audit,
+                recordings: setup.recordings,
+                metrics: setup.metrics,
                 number: AtomicU64::new(1),
                 stop: CancellationToken::new(),
                 close: CancellationToken::new(),
@@ -184,6 +201,17 @@ impl Gateway {
                 () = close.cancelled() => {}
             }
         });
+    }
+
+    /// Whether new connections are taken; why not, in words that may be shown.
+    ///
+    /// # Errors
+    /// The gateway ends.
+    pub fn ready(&self) -> Result<(), String> {
+        match self.shared.stop.is_cancelled() {
+            true => Err("the gateway is being stopped".to_owned()),
+            false => Ok(()),
+        }
     }
 
     /// Ends all connections now.

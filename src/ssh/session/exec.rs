@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::Stream;
 use tokio::io::{AsyncRead, ReadBuf};
@@ -12,11 +12,12 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::script;
-use super::{NO_STATUS, Start, complain, fail};
+use super::tape::Tape;
+use super::{NO_STATUS, Start, complain, fail, say};
 use crate::exec::hang_up::HangUp;
 use crate::exec::{Command, Local, Size};
 use crate::ssh::audit::{self, Exit, Kind};
-use crate::ssh::kubernetes::{Found, Reach, Refusal};
+use crate::ssh::kubernetes::{Found, Refusal};
 use crate::ssh::name::Place;
 use crate::ssh::policy::{Backend, OnDisconnect};
 use crate::ssh::request::{self, Request};
@@ -43,6 +44,7 @@ pub(super) async fn run(
     } = channel;
     let journal = output.meter().journal().clone();
     let deny = async |reason: &str, told: &str| {
+        user.metrics.target_error("denied");
         journal.note(Kind::TargetDeny {
             name: user.name.clone(),
             reason: reason.to_owned(),
@@ -90,21 +92,45 @@ pub(super) async fn run(
     journal.note(Kind::TargetResolve {
         name: user.name.clone(),
     });
+    let tape = match Tape::begin(user, &grant, &start, &journal).await {
+        Ok(tape) => tape,
+        Err(reason) => return deny(&reason, &reason).await,
+    };
     if let Err(error) = journal.commit(Kind::SessionStart {}).await {
+        tape.finish(Exit::Unknown).await;
         return fail(&output, &error.to_string()).await;
     }
+    let begun = Instant::now();
+    let open = user.metrics.session("exec", place.cluster());
+    output.meter().count_for(&user.metrics, "exec");
     let exec = Exec {
         user,
         place,
         found: &found,
         hang_up: &hang_up,
         output: &output,
+        tape: &tape,
     };
     let leave = grant.on_disconnect == OnDisconnect::Leave;
     let status = tokio::select! {
         status = exec.run(start, input, requests) => Some(status),
         () = gone.cancelled() => None,
     };
+    drop(open);
+    user.metrics.session_lasted(begun.elapsed());
+    if let Some(Err(reason)) = &status {
+        let mut screen = tape.writer(output.stderr());
+        tokio::select! {
+            () = say(&mut screen, reason) => {}
+            reason = tape.failed() => complain(&output, &reason).await,
+            () = gone.cancelled() => {}
+        }
+    }
+    tape.finish(match &status {
+        Some(Ok(code)) => Exit::Code(u32::from(*code)),
+        _ => Exit::Unknown,
+    })
+    .await;
     match &status {
         Some(Ok(code)) => {
             let code = u32::from(*code);
@@ -117,7 +143,7 @@ pub(super) async fn run(
         Some(Err(reason)) => {
             journal.note(output.meter().session_end(reason, Exit::Unknown));
             tokio::select! {
-                () = end(&output, reason) => {}
+                () = output.exit(NO_STATUS) => {}
                 () = gone.cancelled() => {}
             }
         }
@@ -142,6 +168,7 @@ struct Exec<'a> {
     found: &'a Found,
     hang_up: &'a HangUp,
     output: &'a Output,
+    tape: &'a Tape,
 }
 
 impl Exec<'_> {
@@ -156,6 +183,7 @@ impl Exec<'_> {
             found,
             hang_up,
             output,
+            tape,
             ..
         } = self;
         let tty = start.pty.is_some();
@@ -165,16 +193,17 @@ impl Exec<'_> {
             stdin: true,
             tty,
         };
-        let session = found.dialer.exec(&found.pod, &command).await;
-        let session = session.map_err(|error| Reach::undialled(self.place, &error).to_string())?;
+        let dialling = found.dialer.exec(&found.pod, &command);
+        let session = self.user.reach.in_time(self.place, dialling).await;
+        let session = session.map_err(|refusal| refusal.to_string())?;
         // The name could have become another pod's between the two requests.
         let confirmed = self.user.reach.confirm(self.place, &found.pod);
         let confirmed = async move { confirmed.await.map_err(|refusal| refusal.to_string()) };
         let (sizes, resized) = mpsc::channel(SIZES);
-        let mut stdout = HangUp::output(tty.then_some(*hang_up), output.stdout());
+        let mut stdout = HangUp::output(tty.then_some(*hang_up), tape.writer(output.stdout()));
         let mut stderr = HangUp::output((!tty).then_some(*hang_up), output.stderr());
         let local = Local {
-            stdin: Some(Typed { input, tty }),
+            stdin: Some(tape.reader(Typed { input, tty })),
             stdout: &mut stdout,
             stderr: &mut stderr,
             sizes: tty.then_some(Sizes(resized)),
@@ -185,7 +214,8 @@ impl Exec<'_> {
         let status = tokio::select! {
             status = session.run(local) => status,
             refused = never_if_ok(confirmed) => return Err(refused),
-            () = obey(requests, sizes, hang_up, found) => unreachable!("it never ends"),
+            failed = tape.failed() => return Err(failed),
+            () = obey(requests, sizes, hang_up, found, tape) => unreachable!("it never ends"),
             () = self.tell(tty) => unreachable!("it never ends"),
         };
         // What was held back and was no mark.
@@ -199,7 +229,7 @@ impl Exec<'_> {
     async fn tell(&self, tty: bool) {
         let mut notices = self.user.notices.subscribe();
         while tty && let Ok(notice) = notices.recv().await {
-            complain(self.output, &notice).await;
+            say(&mut self.tape.writer(self.output.stderr()), &notice).await;
         }
         std::future::pending().await
     }
@@ -212,22 +242,21 @@ async fn never_if_ok(checking: impl Future<Output = Result<(), String>>) -> Stri
     }
 }
 
-async fn end(output: &Output, reason: &str) {
-    complain(output, reason).await;
-    output.exit(NO_STATUS).await;
-}
-
 /// Passes sizes and signals on, for as long as it is polled.
 async fn obey(
     mut requests: mpsc::Receiver<Request>,
     sizes: mpsc::Sender<request::Size>,
     hang_up: &HangUp,
     found: &Found,
+    tape: &Tape,
 ) {
     while let Some(request) = requests.recv().await {
         match request {
             // A terminal that takes no sizes has bigger problems than this one.
-            Request::Resize(size) => drop(sizes.try_send(size)),
+            Request::Resize(size) => {
+                tape.resize(size).await;
+                let _ = sizes.try_send(size);
+            }
             Request::Signal(name) => send(hang_up, found, &name).await,
             _ => {}
         }

@@ -5,10 +5,11 @@
 //! | `gate` | which requests are granted, at once and without asking anybody |
 //! | `exec` | a command in a container, by pods/exec |
 //! | `script` | the shell script that it runs under |
+//! | `tape` | what a terminal shows is recorded, where the policy says so |
 
 use std::sync::Arc;
 
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
 use super::builtin;
@@ -20,6 +21,7 @@ use crate::untrusted::printable;
 mod exec;
 mod gate;
 mod script;
+mod tape;
 
 pub(super) use gate::Gate;
 
@@ -44,6 +46,13 @@ enum Program {
     Shell,
     Command(Vec<u8>),
     Sftp,
+}
+
+impl Start {
+    /// Whether somebody types what it is to do, where no event tells of it.
+    fn is_shell(&self) -> bool {
+        self.program == Program::Shell
+    }
 }
 
 /// Serves one session to its end.
@@ -143,7 +152,11 @@ async fn fail(output: &Output, reason: &str) {
 
 /// One line on stderr, fit for a terminal that may be raw.
 async fn complain(output: &Output, reason: &str) {
+    say(&mut output.stderr(), reason).await;
+}
+
+async fn say(to: &mut (impl AsyncWrite + Unpin), reason: &str) {
     let line = format!("kpf: {}\r\n", printable(reason, SHOWN));
     // Fails only where nobody is left to read it.
-    let _ = output.stderr().write_all(line.as_bytes()).await;
+    let _ = to.write_all(line.as_bytes()).await;
 }

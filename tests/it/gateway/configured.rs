@@ -16,19 +16,20 @@ use crate::program::{Ended, Process, TestEnv, run, until};
 use crate::tools;
 
 /// A gateway for the playground's users, each of whom has a key of the same name.
-struct Team {
-    gateway: Gateway,
-    folder: PathBuf,
+pub(super) struct Team {
+    pub(super) gateway: Gateway,
+    pub(super) folder: PathBuf,
 }
 
 const USERS: [&str; 4] = ["admin", "viewer", "exec-only", "no-watch"];
 
 impl Team {
-    async fn start(more: &str) -> Option<Self> {
+    pub(super) async fn start(more: &str) -> Option<Self> {
         tools::find("ssh-keygen")?;
         let env = TestEnv::with(Options::default());
         let folder = env.home().join("gw");
         fs::create_dir_all(folder.join("users")).unwrap();
+        fs::create_dir(folder.join("recordings")).unwrap();
         for user in USERS {
             let key = make_key(&env, &format!("gw/{user}")).await;
             let listed = folder.join(format!("users/{user}.keys"));
@@ -53,7 +54,7 @@ impl Team {
     }
 
     /// ssh as this user.
-    fn ssh(&self, user: &str, words: &[&str]) -> Command {
+    pub(super) fn ssh(&self, user: &str, words: &[&str]) -> Command {
         let mut command = self.gateway.env.command(&self.gateway.ssh);
         let key = self.folder.join(user);
         command.arg("-F").arg(&self.gateway.config);
@@ -62,7 +63,7 @@ impl Team {
         command
     }
 
-    async fn run(&self, user: &str, words: &[&str]) -> Ended {
+    pub(super) async fn run(&self, user: &str, words: &[&str]) -> Ended {
         run(self.ssh(user, words)).await
     }
 
@@ -74,7 +75,7 @@ impl Team {
             .collect()
     }
 
-    fn of_type(&self, kind: &str) -> Vec<Value> {
+    pub(super) fn of_type(&self, kind: &str) -> Vec<Value> {
         let mut events = self.events();
         events.retain(|event| event["type"] == kind);
         events

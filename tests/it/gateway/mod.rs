@@ -20,6 +20,8 @@ mod exec;
 mod host_key;
 mod jump;
 mod laptop;
+mod metrics;
+mod recordings;
 mod relay;
 
 /// How a pod is reached.
