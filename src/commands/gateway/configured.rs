@@ -19,8 +19,10 @@ use crate::ssh::door::Door;
 use crate::ssh::host_key::{Secret, Store};
 use crate::ssh::kubernetes::Kubernetes;
 use crate::ssh::laptop::Keys;
+use crate::ssh::relay::Authority;
 use crate::ssh::server::{Acting, Gateway, Rules, Setup};
 use crate::ssh::spool;
+use crate::ssh::way::{Logins, Source};
 use crate::ui::Ui;
 
 /// How long the last events may take to be written.
@@ -40,6 +42,7 @@ pub(super) async fn run(
     let host_keys = store(&config, &clusters)?
         .load_or_make(SystemTime::now())
         .await?;
+    let relay = relay(&config.relay).await?;
     let addresses = args
         .listen
         .map_or_else(|| config.listen.clone(), |one| vec![one]);
@@ -80,6 +83,7 @@ pub(super) async fn run(
         kubernetes: Kubernetes::new(clusters, reach.transport()),
         acting: Acting::AsUsers,
         spool: spool_limits(&config, reach)?,
+        relay,
         limits: config.limits.clone(),
         audit: Some(audit.clone()),
         drain: config.drain,
@@ -147,6 +151,24 @@ fn audit(config: &Config, reach: &Reach) -> anyhow::Result<Audit> {
     } = &config.audit;
     let name = name.unwrap_or("gateway");
     Ok(Audit::open(name, sinks, *on_failure, redact)?)
+}
+
+/// What pods are logged in to with, if they are.
+async fn relay(settings: &config::Relay) -> anyhow::Result<Option<Logins>> {
+    let mut credentials = Vec::new();
+    if let Some(path) = &settings.authority {
+        let store = Store::File(path.clone());
+        let made = store.load_or_make(SystemTime::now()).await;
+        let made = made.context("the authority for pods")?;
+        let key = made.keys().first().context("the authority has no key")?;
+        credentials.push(Source::Authority(Authority::new(Arc::new(key.clone()))));
+    }
+    if let Some(path) = &settings.key {
+        let wrong = || format!("the key for pods `{}`", path.display());
+        let key = russh::keys::load_secret_key(path, None).with_context(wrong)?;
+        credentials.push(Source::Key(Arc::new(key)));
+    }
+    Ok((!credentials.is_empty()).then(|| Logins::new(credentials)))
 }
 
 /// Where the gateway's own keys are kept.

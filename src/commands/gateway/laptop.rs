@@ -66,6 +66,7 @@ pub(super) async fn run(args: &GatewayArgs, reach: &Reach, ui: &Ui) -> anyhow::R
         kubernetes,
         acting: Acting::AsTheKubeconfigSays,
         spool: spool::Limits::within(temporary(reach.environment())),
+        relay: None,
         limits: limits(),
         audit: None,
         drain: Duration::ZERO,

@@ -114,7 +114,7 @@ impl Meter {
         self.journal.show(Direction::In, bytes);
     }
 
-    fn sent(&self, direction: Direction, bytes: &[u8]) {
+    pub(super) fn sent(&self, direction: Direction, bytes: &[u8]) {
         self.count(&self.sent, bytes.len());
         self.journal.show(direction, bytes);
     }

@@ -31,6 +31,7 @@ use super::laptop::Keys;
 use super::name::Clusters;
 use super::policy::Policy;
 use super::spool;
+use super::way::Logins;
 use connection::Connection;
 
 mod channel;
@@ -39,7 +40,7 @@ mod connection;
 mod handler;
 mod journal;
 
-pub use channel::{Channel, Opening, Output, Refused};
+pub use channel::{Channel, Opening, Output, Refused, Relayed};
 pub use connection::User;
 pub use journal::{Journal, Meter};
 
@@ -75,6 +76,8 @@ pub struct Setup {
     pub acting: Acting,
     /// What holds back what clients send faster than pods take it.
     pub spool: spool::Limits,
+    /// What it logs in to the SSH servers of pods with; none where it can't.
+    pub relay: Option<Logins>,
     /// How much of everything.
     pub limits: Limits,
     /// Where events go.
@@ -108,6 +111,7 @@ struct Shared {
     clusters: Clusters,
     kubernetes: Kubernetes,
     acting: Acting,
+    relay: Option<Arc<Logins>>,
     limits: Limits,
     audit: Option<Audit>,
     /// Of the next connection.
@@ -155,6 +159,7 @@ impl Gateway {
                 clusters: setup.clusters,
                 kubernetes: setup.kubernetes,
                 acting: setup.acting,
+                relay: setup.relay.map(Arc::new),
                 limits: setup.limits,
                 audit: setup.audit,
                 number: AtomicU64::new(1),
@@ -244,7 +249,8 @@ impl Gateway {
         permit: &super::door::Permit,
     ) -> String {
         let client = handler::Client::new(connection.clone());
-        let session = russh::server::run_stream(self.config.clone(), stream, client);
+        let session =
+            russh::server::run_stream(self.config.clone(), connection.valve.wrap(stream), client);
         let session = tokio::select! {
             session = session => session,
             farewell = connection.end() => {
@@ -274,6 +280,7 @@ impl Gateway {
         };
         if timeout(FAREWELL, telling).await.is_err() {
             permit.switch().kill();
+            connection.valve.sever();
             let _ = timeout(FAREWELL, session).await;
         }
         farewell
