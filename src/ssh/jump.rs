@@ -15,7 +15,9 @@ use super::audit::{self, Exit, Kind};
 use super::kubernetes::Refusal;
 use super::name::{Destination, Place};
 use super::policy::Backend;
+use super::relayed;
 use super::server::{Channel, Journal, Opening, Refused, User};
+use super::way::{self, Link, Way};
 use crate::dial::PodStream;
 use crate::splice::{Ends, Far as _, splice};
 use crate::tunnel::Failure;
@@ -31,10 +33,23 @@ const REFUSAL: Duration = Duration::from_millis(200);
 const SHOWN: usize = 300;
 
 /// Serves one channel to its end.
-pub(super) async fn serve(user: &User, opening: Opening, host: &str, port: NonZeroU16) {
+pub(super) async fn serve(
+    user: &User,
+    opening: Opening,
+    host: &str,
+    port: NonZeroU16,
+    from: (String, u32),
+) {
     let gone = opening.gone().clone();
     let journal = opening.meter().journal().clone();
     let (ctype, dest) = ("direct-tcpip".to_owned(), Some(format!("{host}:{port}")));
+    let link = tokio::select! {
+        link = relaying(user, host, port) => link,
+        () = gone.cancelled() => return,
+    };
+    if let Some(link) = link {
+        return relayed::port(user, &link, opening, (host, port.get()), from).await;
+    }
     let serving = async {
         match connect(user, &journal, host, port).await {
             Ok(Connected {
@@ -61,6 +76,25 @@ pub(super) async fn serve(user: &User, opening: Opening, host: &str, port: NonZe
     tokio::select! {
         () = serving => {}
         () = gone.cancelled() => {}
+    }
+}
+
+/// The login to the sshd of the connection's own pod, where that one is to connect: to what is the pod's own, and to what
+/// the policy lists for it. Any other host is a place.
+async fn relaying(user: &User, host: &str, port: NonZeroU16) -> Option<Arc<Link>> {
+    let caps = &user.login.caps;
+    let Ok(Destination::Place(place)) = &user.destination else {
+        return None;
+    };
+    let grant = user.grant(place)?;
+    let may = caps.port_forwarding && caps.force_command.is_none();
+    if !may || !grant.allows_forward(host, port.get()) {
+        return None;
+    }
+    match way::choose(user, place).await {
+        Ok(Way::Relay(link)) => Some(link),
+        // The port is reached without it, or the same reason is met again.
+        Ok(Way::Exec) | Err(_) => None,
     }
 }
 
@@ -190,6 +224,8 @@ async fn carry(channel: Channel, stream: PodStream, journal: &Journal) {
         input,
         output,
         gone,
+        reading: _reading,
+        ..
     } = channel;
     let copying = splice(input, output.stdout(), stream, ends);
     let reason = tokio::select! {

@@ -119,6 +119,10 @@ pub struct Found {
     pub pod: PodRef,
     /// Its name.
     pub container: String,
+    /// The pod's annotations: its owner's words.
+    pub annotations: BTreeMap<String, String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Why a place can't be reached; fit to print.
@@ -201,6 +205,8 @@ impl Reach {
             dialer,
             pod: found.pod,
             container: found.name,
+            annotations: found.annotations,
+            labels: found.labels,
         })
     }
 

@@ -13,7 +13,9 @@
 //! | [`builtin`] | the gateway's own commands |
 //! | `jump` | a channel to a port of a pod |
 //! | `session` | a session in a container |
-//! | [`relay`] | channels to the sshd of a pod |
+//! | [`way`] | by which of two ways sessions get into a pod, and the login to its sshd |
+//! | `relayed` | channels of a user to the sshd of a pod |
+//! | [`relay`] | what they are carried by |
 //! | [`spool`] | what has come in and can't go out yet: in memory, then on disk |
 //! | [`kubernetes`] | the clusters, as one connection's user reaches them |
 //! | [`request`] | what a client asks of a session, whoever answers it |
@@ -40,7 +42,9 @@ pub mod metrics;
 pub mod name;
 pub mod policy;
 pub mod relay;
+mod relayed;
 pub mod request;
 pub mod server;
 mod session;
 pub mod spool;
+pub mod way;

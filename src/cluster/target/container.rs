@@ -1,5 +1,7 @@
 //! Which container of a pod a command runs in, chosen as kubectl does it (`cmd/util/podcmd`).
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod};
 
 use super::TargetError;
@@ -16,6 +18,10 @@ pub struct ContainerRef {
     pub name: String,
     /// All containers, as kubectl lists them, where nobody has said which and there are several.
     pub chosen_from: Option<String>,
+    /// The pod's annotations: anybody's words.
+    pub annotations: BTreeMap<String, String>,
+    /// The pod's labels.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Names the pod's default container, for kubectl and for us.
@@ -71,6 +77,8 @@ pub(super) fn choose(
         },
         name: container,
         chosen_from,
+        annotations: pod.metadata.annotations.unwrap_or_default(),
+        labels: pod.metadata.labels.unwrap_or_default(),
     })
 }
 

@@ -21,8 +21,10 @@ use crate::ssh::host_key::{Secret, Store};
 use crate::ssh::kubernetes::Kubernetes;
 use crate::ssh::laptop::Keys;
 use crate::ssh::metrics::{self, Metrics, Status};
+use crate::ssh::relay::Authority;
 use crate::ssh::server::{Acting, Gateway, Rules, Setup};
 use crate::ssh::spool;
+use crate::ssh::way::{Logins, Source};
 use crate::ui::Ui;
 
 /// How long the last events may take to be written.
@@ -43,6 +45,7 @@ pub(super) async fn run(
     let host_keys = store(&config, &clusters)?
         .load_or_make(SystemTime::now())
         .await?;
+    let relay = relay(&config.relay).await?;
     let addresses = args
         .listen
         .map_or_else(|| config.listen.clone(), |one| vec![one]);
@@ -90,6 +93,7 @@ pub(super) async fn run(
         acting: Acting::AsUsers,
         spool: spool_limits(&config, reach)?,
         spool_per_user: config.spool.per_user,
+        relay,
         limits: config.limits.clone(),
         audit: Some(audit.clone()),
         recordings,
@@ -196,6 +200,24 @@ fn recordings(config: &Config) -> anyhow::Result<Option<Recordings>> {
         format!("recordings: cannot open the folder `{folder}`: make it, or mount it")
     });
     opened.map(Some)
+}
+
+/// What pods are logged in to with, if they are.
+async fn relay(settings: &config::Relay) -> anyhow::Result<Option<Logins>> {
+    let mut credentials = Vec::new();
+    if let Some(path) = &settings.authority {
+        let store = Store::File(path.clone());
+        let made = store.load_or_make(SystemTime::now()).await;
+        let made = made.context("the authority for pods")?;
+        let key = made.keys().first().context("the authority has no key")?;
+        credentials.push(Source::Authority(Authority::new(Arc::new(key.clone()))));
+    }
+    if let Some(path) = &settings.key {
+        let wrong = || format!("the key for pods `{}`", path.display());
+        let key = russh::keys::load_secret_key(path, None).with_context(wrong)?;
+        credentials.push(Source::Key(Arc::new(key)));
+    }
+    Ok((!credentials.is_empty()).then(|| Logins::new(credentials)))
 }
 
 /// Where the gateway's own keys are kept.

@@ -69,6 +69,7 @@ pub(super) async fn run(args: &GatewayArgs, reach: &Reach, ui: &Ui) -> anyhow::R
         acting: Acting::AsTheKubeconfigSays,
         spool: spool::Limits::within(temporary(reach.environment())),
         spool_per_user: spool::Quota::DISK,
+        relay: None,
         limits: limits(),
         recordings: None,
         metrics: Metrics::new(),

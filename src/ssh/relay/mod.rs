@@ -220,6 +220,12 @@ impl Upstream {
         std::future::pending().await // not while this is here
     }
 
+    /// Whether the connection has ended.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.shared.ended().borrow().is_some()
+    }
+
     /// Opens a session.
     ///
     /// # Errors

@@ -1,16 +1,19 @@
 //! A channel as a backend has it: what the client has sent, and ways to answer. Nothing of russh is in its interface.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use russh::server::{ChannelOpenHandle, Handle, Msg};
-use russh::{ChannelOpenFailure, ChannelWriteHalf};
+use russh::{ChannelOpenFailure, ChannelWriteHalf, Sig};
 use tokio::io::AsyncWrite;
 use tokio_util::sync::CancellationToken;
 
 use super::journal::{Meter, Metered};
 use crate::ssh::audit::Direction;
-use crate::ssh::spool::Reader;
+use crate::ssh::relay::{Near, NearGone, News, Requests};
+use crate::ssh::session::RelayGate;
+use crate::ssh::spool::{Awaited, Reader, Valve};
 
 /// russh's way to write to a channel.
 pub(super) type Half = ChannelWriteHalf<Msg>;
@@ -26,6 +29,20 @@ pub struct Channel {
     pub output: Output,
     /// The channel or its connection is closed.
     pub gone: CancellationToken,
+    /// The whole connection is.
+    pub connection: CancellationToken,
+    /// Keeps the connection's stream read. Only who writes through [`Near`] may drop it: others would wait for a window
+    /// that nobody reads of.
+    pub reading: Awaited,
+}
+
+/// What answers a session's requests in the place of the gateway.
+#[derive(Clone)]
+pub struct Relayed {
+    /// What is passed on.
+    pub gate: Arc<RelayGate>,
+    /// Who is asked.
+    pub requests: Requests,
 }
 
 /// The way to the client of a channel. Writing waits for the channel's own window, and for nobody else's.
@@ -34,14 +51,16 @@ pub struct Output {
     half: Arc<Half>,
     handle: Handle,
     meter: Arc<Meter>,
+    valve: Valve,
 }
 
 impl Output {
-    pub(super) fn new(half: Arc<Half>, handle: Handle, meter: Arc<Meter>) -> Self {
+    pub(super) fn new(half: Arc<Half>, handle: Handle, meter: Arc<Meter>, valve: Valve) -> Self {
         Self {
             half,
             handle,
             meter,
+            valve,
         }
     }
 
@@ -94,10 +113,51 @@ impl Output {
     }
 }
 
+impl Near for Output {
+    async fn data(&self, stream: Option<u32>, data: Bytes) -> Result<(), NearGone> {
+        let direction = match stream {
+            None => Direction::Out,
+            Some(_) => Direction::Error,
+        };
+        let sending = async {
+            match stream {
+                None => self.half.data_bytes(data.clone()).await,
+                Some(stream) => self.half.extended_data_bytes(stream, data.clone()).await,
+            }
+        };
+        let sent = self.valve.awaiting(sending).await;
+        sent.map_err(|_| NearGone)?;
+        self.meter.sent(direction, &data);
+        Ok(())
+    }
+
+    async fn tell(&self, news: News) -> Result<(), NearGone> {
+        match news {
+            News::Eof => self.half.eof().await.map_err(|_| NearGone),
+            News::ExitStatus(status) => self.half.exit_status(status).await.map_err(|_| NearGone),
+            News::ExitSignal(signal) => {
+                let telling = self.handle.exit_signal_request(
+                    self.half.id(),
+                    Sig::Custom(signal.name),
+                    signal.core,
+                    signal.message,
+                    signal.language,
+                );
+                telling.await.map_err(|()| NearGone)
+            }
+        }
+    }
+
+    async fn close(&self) {
+        Self::close(self).await;
+    }
+}
+
 /// A channel that a client wants to open, and that was neither granted nor refused yet. Dropping it refuses it.
 pub struct Opening {
     channel: Channel,
     reply: ChannelOpenHandle,
+    relayed: Arc<OnceLock<Relayed>>,
 }
 
 /// Why a channel is not opened. The texts are shown by clients: fit to print.
@@ -130,8 +190,16 @@ impl From<Refused> for ChannelOpenFailure {
 }
 
 impl Opening {
-    pub(super) fn new(channel: Channel, reply: ChannelOpenHandle) -> Self {
-        Self { channel, reply }
+    pub(super) fn new(
+        channel: Channel,
+        reply: ChannelOpenHandle,
+        relayed: Arc<OnceLock<Relayed>>,
+    ) -> Self {
+        Self {
+            channel,
+            reply,
+            relayed,
+        }
     }
 
     /// The events of the channel.
@@ -150,6 +218,18 @@ impl Opening {
     pub async fn accept(self) -> Channel {
         self.reply.accept().await;
         self.channel
+    }
+
+    /// Opens a session whose requests somebody else answers.
+    pub async fn relay(self, relayed: Relayed) -> Channel {
+        // Before a request can come.
+        let _ = self.relayed.set(relayed);
+        self.accept().await
+    }
+
+    /// Refuses it as somebody else has.
+    pub async fn refuse_as(self, reason: ChannelOpenFailure) {
+        self.reply.reject(reason).await;
     }
 
     /// Refuses it.

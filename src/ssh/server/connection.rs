@@ -12,7 +12,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::channel::{Channel, Opening};
+use super::channel::Opening;
 use super::journal::{Journal, Meter};
 use super::{Rules, Shared};
 use crate::ssh::access::{Identity, Login, Refusal};
@@ -25,8 +25,9 @@ use crate::ssh::metrics::Metrics;
 use crate::ssh::name::{Clusters, Destination, NameError, Place};
 use crate::ssh::policy::Grant;
 use crate::ssh::request::Request;
-use crate::ssh::spool::{self, Reader, Writer};
-use crate::ssh::{jump, session};
+use crate::ssh::spool::{self, Reader, Valve, Writer};
+use crate::ssh::way::Ways;
+use crate::ssh::{jump, relayed, session};
 
 /// How often the clock is looked at for the end of a credential.
 const CLOCK: Duration = Duration::from_secs(30);
@@ -59,6 +60,8 @@ pub(super) struct Connection {
     total: Arc<AtomicU64>,
     failures: AtomicUsize,
     begun: Instant,
+    /// Of its stream.
+    pub(super) valve: Valve,
 }
 
 /// Somebody who has logged in, on one connection.
@@ -81,6 +84,8 @@ pub struct User {
     pub recordings: Option<Recordings>,
     /// What is counted.
     pub metrics: Metrics,
+    /// How its sessions get into their pod.
+    pub ways: Ways,
     rules: Arc<Rules>,
 }
 
@@ -126,6 +131,7 @@ impl Connection {
             total: Arc::default(),
             failures: AtomicUsize::new(0),
             begun: Instant::now(),
+            valve: Valve::default(),
             shared,
         }
     }
@@ -188,6 +194,7 @@ impl Connection {
         let journal = self.journal.about(|about| {
             about.login = Some(Arc::new(login.clone()));
         });
+        let quota = self.shared.quota(&login.identity);
         Some(Arc::new(User {
             destination: Destination::from_user(name, &self.shared.clusters),
             name: name.to_owned(),
@@ -198,6 +205,12 @@ impl Connection {
             journal,
             recordings: self.shared.recordings.clone(),
             metrics: self.shared.metrics.clone(),
+            ways: Ways::new(
+                self.shared.relay.clone(),
+                self.shared.spool.clone(),
+                quota,
+                self.id.to_string(),
+            ),
             rules: self.shared.rules(),
         }))
     }
@@ -231,8 +244,9 @@ impl Connection {
             } = connection.limits();
             tokio::select! {
                 () = connection.gone.cancelled() => {}
-                () = silence(&handle, *keepalive, *keepalive * *keepalive_misses) => {
+                () = connection.silence(&handle, *keepalive, *keepalive * *keepalive_misses) => {
                     connection.permit.switch().kill();
+                    connection.valve.sever();
                 }
             }
         });
@@ -347,7 +361,7 @@ impl Connection {
 
     /// A queue for what comes in on a channel.
     pub(super) fn queue(&self, user: &Identity) -> (Writer, Reader) {
-        spool::queue(&self.shared.spool, &self.shared.quota(user))
+        spool::queue_behind(&self.shared.spool, &self.shared.quota(user), &self.valve)
     }
 
     /// Counts what goes through a channel.
@@ -360,10 +374,11 @@ impl Connection {
     pub(super) fn session(
         self: &Arc<Self>,
         user: Arc<User>,
-        channel: Channel,
+        opening: Opening,
         requests: mpsc::Receiver<Request>,
     ) {
-        self.serve(session::serve(user, channel, requests));
+        let limits = self.limits().clone();
+        self.serve(async move { session::serve(user, opening, requests, &limits).await });
     }
 
     /// Serves a channel to a port of some host.
@@ -373,8 +388,28 @@ impl Connection {
         opening: Opening,
         host: String,
         port: NonZeroU16,
+        from: (String, u32),
     ) {
-        self.serve(async move { jump::serve(&user, opening, &host, port).await });
+        self.serve(async move { jump::serve(&user, opening, &host, port, from).await });
+    }
+
+    /// Serves a channel to a socket of the pod.
+    pub(super) fn socket(self: &Arc<Self>, user: Arc<User>, opening: Opening, path: String) {
+        self.serve(async move { relayed::socket(&user, opening, path).await });
+    }
+
+    /// Ends when the client has not answered for too long. russh's own keepalive would begin before the login, where it ends
+    /// OpenSSH clients, and has no call to send one. So this is the cancellation of a forward that never was, which every
+    /// client refuses (RFC 4254 §7.1: only servers forward): any answer will do.
+    async fn silence(&self, handle: &Handle, interval: Duration, limit: Duration) {
+        loop {
+            sleep(interval).await;
+            let answer = handle.cancel_forward_tcpip(String::new(), 0);
+            let answer = self.valve.awaiting(timeout(limit, answer)).await;
+            if answer.is_err() {
+                return;
+            }
+        }
     }
 
     fn serve(self: &Arc<Self>, serving: impl Future<Output = ()> + Send + 'static) {
@@ -384,19 +419,6 @@ impl Connection {
             serving.await;
             connection.channels.send_modify(|count| *count -= 1);
         });
-    }
-}
-
-/// Ends when the client has not answered for too long. russh's own keepalive would begin before the login, where it ends
-/// OpenSSH clients, and has no call to send one. So this is the cancellation of a forward that never was, which every
-/// client refuses (RFC 4254 §7.1: only servers forward): any answer will do.
-async fn silence(handle: &Handle, interval: Duration, limit: Duration) {
-    loop {
-        sleep(interval).await;
-        let answer = handle.cancel_forward_tcpip(String::new(), 0);
-        if timeout(limit, answer).await.is_err() {
-            return;
-        }
     }
 }
 

@@ -1,8 +1,9 @@
-//! What russh calls for each message of a client. It runs on the connection's only task: nothing here waits for anybody.
+//! What russh calls for each message of a client. It runs on the connection's only task: nothing here waits for anybody,
+//! but for a pod's sshd that is asked for something, and for that not long.
 
 use std::collections::HashMap;
 use std::num::NonZeroU16;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 use russh::keys::{Algorithm, Certificate, HashAlg};
@@ -13,7 +14,7 @@ use russh::{ChannelId, ChannelOpenFailure, Pty, Sig};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::channel::{Channel, Half, Opening, Output, Refused};
+use super::channel::{Channel, Half, Opening, Output, Refused, Relayed};
 use super::connection::{Connection, User};
 use super::journal::Meter;
 use crate::ssh::access::Refusal;
@@ -47,6 +48,8 @@ struct Inbound {
     meter: Arc<Meter>,
     /// Of a session.
     session: Option<(Gate, mpsc::Sender<Request>)>,
+    /// Where its requests are relayed.
+    relayed: Arc<OnceLock<Relayed>>,
     gone: CancellationToken,
     /// Counted for as long as it is open.
     _open: InUse,
@@ -76,8 +79,9 @@ impl Client {
         user: &User,
         channel: russh::Channel<Msg>,
         session: Option<(Gate, mpsc::Sender<Request>)>,
+        reply: ChannelOpenHandle,
         handle: russh::server::Handle,
-    ) -> Channel {
+    ) -> Opening {
         let id = channel.id();
         // Data comes by `data`: in order with the requests, and without a queue that could stop the connection.
         let (_, half) = channel.split();
@@ -94,15 +98,21 @@ impl Client {
             half: Arc::downgrade(&half),
             meter: meter.clone(),
             session,
+            relayed: Arc::default(),
             gone: gone.clone(),
             _open: user.metrics.channel(kind),
         };
+        let relayed = inbound.relayed.clone();
         self.channels.insert(id, inbound);
-        Channel {
+        let valve = &self.connection.valve;
+        let channel = Channel {
             input,
-            output: Output::new(half, handle, meter),
+            output: Output::new(half, handle, meter, valve.clone()),
             gone,
-        }
+            connection: self.connection.gone.clone(),
+            reading: valve.awaited(),
+        };
+        Opening::new(channel, reply, relayed)
     }
 
     /// Who has logged in, unless it has too many channels.
@@ -131,23 +141,37 @@ impl Client {
     }
 
     /// Asks a session's gate, and hands on what it lets through.
-    fn request(
+    async fn request(
         &mut self,
         id: ChannelId,
         request: Request,
         session: &mut Session,
     ) -> Result<(), russh::Error> {
-        let granted = self.take(id, request)?;
+        let granted = self.take(id, request).await?;
         match granted {
             true => session.channel_success(id),
             false => session.channel_failure(id),
         }
     }
 
-    fn take(&mut self, id: ChannelId, request: Request) -> Result<bool, russh::Error> {
+    async fn take(&mut self, id: ChannelId, request: Request) -> Result<bool, russh::Error> {
         let Some(inbound) = self.channels.get_mut(&id) else {
             return Ok(false);
         };
+        if let Some(relayed) = inbound.relayed.get() {
+            let is_size = matches!(request, Request::Resize(_));
+            let what = Requested::from(&request);
+            // Returns within 15 s, whatever the pod does.
+            let granted = match relayed.gate.admits(request) {
+                Some(request) => relayed.requests.ask(request).await,
+                None => false,
+            };
+            if !is_size {
+                let journal = inbound.meter.journal();
+                journal.note(Kind::Request { what, ok: granted });
+            }
+            return Ok(granted);
+        }
         let Some((gate, requests)) = &mut inbound.session else {
             return Ok(false);
         };
@@ -243,13 +267,13 @@ impl Handler for Client {
         };
         let (sender, requests) = mpsc::channel(REQUESTS);
         let gate = Gate::new(&user.login.caps, self.connection.limits());
-        let channel = self.open(&user, channel, Some((gate, sender)), session.handle());
-        channel.output.meter().journal().note(Kind::ChannelOpen {
+        let session = (Some((gate, sender)), session.handle());
+        let opening = self.open(&user, channel, session.0, reply, session.1);
+        opening.meter().journal().note(Kind::ChannelOpen {
             ctype: "session".to_owned(),
             dest: None,
         });
-        reply.accept().await;
-        self.connection.session(user, channel, requests);
+        self.connection.session(user, opening, requests);
         Ok(())
     }
 
@@ -258,8 +282,8 @@ impl Handler for Client {
         channel: russh::Channel<Msg>,
         host: &str,
         port: u32,
-        _originator: &str,
-        _originator_port: u32,
+        originator: &str,
+        originator_port: u32,
         reply: ChannelOpenHandle,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
@@ -277,9 +301,29 @@ impl Handler for Client {
                 .await;
             return Ok(());
         };
-        let channel = self.open(&user, channel, None, session.handle());
-        let opening = Opening::new(channel, reply);
-        self.connection.jump(user, opening, host.to_owned(), port);
+        let opening = self.open(&user, channel, None, reply, session.handle());
+        let from = (originator.to_owned(), originator_port);
+        self.connection
+            .jump(user, opening, host.to_owned(), port, from);
+        Ok(())
+    }
+
+    async fn channel_open_direct_streamlocal(
+        &mut self,
+        channel: russh::Channel<Msg>,
+        path: &str,
+        reply: ChannelOpenHandle,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        let user = match self.admit(false) {
+            Ok(user) => user,
+            Err(reason) => {
+                reply.reject(reason).await;
+                return Ok(());
+            }
+        };
+        let opening = self.open(&user, channel, None, reply, session.handle());
+        self.connection.socket(user, opening, path.to_owned());
         Ok(())
     }
 
@@ -344,7 +388,7 @@ impl Handler for Client {
             },
             modes: modes.collect(),
         };
-        self.request(id, request, session)
+        self.request(id, request, session).await
     }
 
     async fn env_request(
@@ -358,7 +402,7 @@ impl Handler for Client {
             name: name.to_owned(),
             value: value.to_owned(),
         };
-        self.request(id, request, session)
+        self.request(id, request, session).await
     }
 
     async fn shell_request(
@@ -366,7 +410,7 @@ impl Handler for Client {
         id: ChannelId,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.request(id, Request::Shell, session)
+        self.request(id, Request::Shell, session).await
     }
 
     async fn exec_request(
@@ -376,6 +420,7 @@ impl Handler for Client {
         session: &mut Session,
     ) -> Result<(), Self::Error> {
         self.request(id, Request::Exec(command.to_owned()), session)
+            .await
     }
 
     async fn subsystem_request(
@@ -385,6 +430,7 @@ impl Handler for Client {
         session: &mut Session,
     ) -> Result<(), Self::Error> {
         self.request(id, Request::Subsystem(name.to_owned()), session)
+            .await
     }
 
     async fn window_change_request(
@@ -402,7 +448,7 @@ impl Handler for Client {
             width,
             height,
         };
-        self.request(id, Request::Resize(size), session)
+        self.request(id, Request::Resize(size), session).await
     }
 
     async fn x11_request(
@@ -420,11 +466,11 @@ impl Handler for Client {
             cookie: cookie.to_owned(),
             screen,
         };
-        self.request(id, request, session)
+        self.request(id, request, session).await
     }
 
     async fn agent_request(&mut self, id: ChannelId, _: &mut Session) -> Result<bool, Self::Error> {
-        self.take(id, Request::Agent)
+        self.take(id, Request::Agent).await
     }
 
     async fn signal(
@@ -434,7 +480,8 @@ impl Handler for Client {
         _: &mut Session,
     ) -> Result<(), Self::Error> {
         // It asks for no answer.
-        self.take(id, Request::Signal(name_of(signal))).map(drop)
+        let request = Request::Signal(name_of(signal));
+        self.take(id, request).await.map(drop)
     }
 }
 

@@ -137,7 +137,7 @@ impl Meter {
         self.journal.show(Direction::In, bytes);
     }
 
-    fn sent(&self, direction: Direction, bytes: &[u8]) {
+    pub(super) fn sent(&self, direction: Direction, bytes: &[u8]) {
         self.count(&self.sent, bytes.len());
         if let Some([_, out]) = self.counters.get() {
             out.add(bytes.len() as u64);

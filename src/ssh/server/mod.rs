@@ -33,6 +33,7 @@ use super::metrics::Metrics;
 use super::name::Clusters;
 use super::policy::Policy;
 use super::spool;
+use super::way::Logins;
 use connection::Connection;
 
 mod channel;
@@ -41,7 +42,7 @@ mod connection;
 mod handler;
 mod journal;
 
-pub use channel::{Channel, Opening, Output, Refused};
+pub use channel::{Channel, Opening, Output, Refused, Relayed};
 pub use connection::User;
 pub use journal::{Journal, Meter};
 
@@ -79,6 +80,8 @@ pub struct Setup {
     pub spool: spool::Limits,
     /// Bytes of all files of that for one user.
     pub spool_per_user: u64,
+    /// What it logs in to the SSH servers of pods with; none where it can't.
+    pub relay: Option<Logins>,
     /// How much of everything.
     pub limits: Limits,
     /// Where events go.
@@ -117,6 +120,7 @@ struct Shared {
     clusters: Clusters,
     kubernetes: Kubernetes,
     acting: Acting,
+    relay: Option<Arc<Logins>>,
     limits: Limits,
     audit: Option<Audit>,
     recordings: Option<Recordings>,
@@ -170,6 +174,7 @@ impl Gateway {
                 clusters: setup.clusters,
                 kubernetes: setup.kubernetes,
                 acting: setup.acting,
+                relay: setup.relay.map(Arc::new),
                 limits: setup.limits,
                 audit: setup.audit,
                 recordings: setup.recordings,
@@ -272,7 +277,8 @@ impl Gateway {
         permit: &super::door::Permit,
     ) -> String {
         let client = handler::Client::new(connection.clone());
-        let session = russh::server::run_stream(self.config.clone(), stream, client);
+        let session =
+            russh::server::run_stream(self.config.clone(), connection.valve.wrap(stream), client);
         let session = tokio::select! {
             session = session => session,
             farewell = connection.end() => {
@@ -302,6 +308,7 @@ impl Gateway {
         };
         if timeout(FAREWELL, telling).await.is_err() {
             permit.switch().kill();
+            connection.valve.sever();
             let _ = timeout(FAREWELL, session).await;
         }
         farewell

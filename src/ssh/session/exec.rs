@@ -23,6 +23,7 @@ use crate::ssh::policy::{Backend, OnDisconnect};
 use crate::ssh::request::{self, Request};
 use crate::ssh::server::{Channel, Output, User};
 use crate::ssh::spool::Reader;
+use crate::ssh::way;
 
 /// For a second command that does no more than send a signal.
 const SIGNAL: Duration = Duration::from_secs(10);
@@ -41,6 +42,8 @@ pub(super) async fn run(
         input,
         output,
         gone,
+        reading: _reading,
+        ..
     } = channel;
     let journal = output.meter().journal().clone();
     let deny = async |reason: &str, told: &str| {
@@ -78,6 +81,9 @@ pub(super) async fn run(
             return deny(&told, &told).await;
         }
     };
+    if let Some(reason) = way::closed(place, &found) {
+        return deny(&reason, &reason).await;
+    }
     let journal = journal.about(|about| {
         about.place = Some(Arc::new(audit::Place {
             cluster: place.cluster().to_owned(),

@@ -66,6 +66,44 @@ impl Gate {
     }
 }
 
+/// What the gateway itself holds a relayed session to: whatever the pod's sshd would grant, the credential and the policy
+/// may not.
+#[derive(Clone, Debug)]
+pub struct RelayGate {
+    /// Terminals.
+    pub pty: bool,
+    /// Run in the place of whatever is asked for, where the pod's sshd isn't told so.
+    pub forced: Option<String>,
+    /// Bytes of a command.
+    pub longest_command: u64,
+    /// Bytes of a variable.
+    pub longest_value: u64,
+}
+
+impl RelayGate {
+    /// What the pod's sshd is asked for, if it is.
+    #[must_use]
+    pub fn admits(&self, request: Request) -> Option<Request> {
+        let admitted = match &request {
+            Request::Pty { term, .. } => self.pty && term.len() <= TERM,
+            Request::Env { name, value } => (name.len() + value.len()) as u64 <= self.longest_value,
+            Request::Exec(command) => command.len() as u64 <= self.longest_command,
+            Request::Shell | Request::Subsystem(_) | Request::Resize(_) | Request::Signal(_) => {
+                true
+            }
+            Request::Agent | Request::X11 { .. } => false,
+        };
+        let runs = matches!(
+            request,
+            Request::Shell | Request::Exec(_) | Request::Subsystem(_)
+        );
+        match (&self.forced, runs) {
+            (Some(forced), true) => Some(Request::Exec(forced.clone().into_bytes())),
+            _ => admitted.then_some(request),
+        }
+    }
+}
+
 /// What sshd takes by default on Debian, and what terminals go by. Names are of a kind that a shell can have.
 fn is_allowed(name: &str) -> bool {
     let is_word = |rest: &str| {
@@ -159,6 +197,35 @@ mod tests {
             assert_eq!(granted, number < 64);
         }
         assert!(gate.admits(&Request::Exec(vec![b'x'; 65_536])));
+    }
+
+    #[test]
+    fn a_relayed_session_is_held_to_the_credential() {
+        let gate = RelayGate {
+            pty: false,
+            forced: Some("true".to_owned()),
+            longest_command: 10,
+            longest_value: 10,
+        };
+        assert_eq!(gate.admits(pty("xterm")), None);
+        assert_eq!(gate.admits(Request::Agent), None);
+        let forced = Some(Request::Exec(b"true".to_vec()));
+        for request in [
+            Request::Shell,
+            Request::Exec(vec![b'x'; 20]),
+            Request::Subsystem("sftp".to_owned()),
+        ] {
+            assert_eq!(gate.admits(request), forced);
+        }
+        let gate = RelayGate {
+            pty: true,
+            forced: None,
+            ..gate
+        };
+        assert_eq!(gate.admits(pty("xterm")), Some(pty("xterm")));
+        assert_eq!(gate.admits(Request::Exec(vec![b'x'; 11])), None);
+        assert_eq!(gate.admits(env("LANG", "xxxxxxx")), None);
+        assert_eq!(gate.admits(env("ANY", "x")), Some(env("ANY", "x")));
     }
 
     #[test]

@@ -12,10 +12,14 @@ use std::sync::Arc;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
+use super::audit::Kind;
 use super::builtin;
+use super::config::Limits;
 use super::name::Destination;
+use super::relayed;
 use super::request::{Request, Size};
-use super::server::{Channel, Output, User};
+use super::server::{Channel, Opening, Output, User};
+use super::way::{self, Denied, Way};
 use crate::untrusted::printable;
 
 mod exec;
@@ -23,7 +27,7 @@ mod gate;
 mod script;
 mod tape;
 
-pub(super) use gate::Gate;
+pub(super) use gate::{Gate, RelayGate};
 
 /// The exit status where there is none of a command, as ssh itself has it.
 const NO_STATUS: u32 = 255;
@@ -58,15 +62,43 @@ impl Start {
 /// Serves one session to its end.
 pub(super) async fn serve(
     user: Arc<User>,
-    channel: Channel,
+    opening: Opening,
     mut requests: mpsc::Receiver<Request>,
+    limits: &Limits,
 ) {
-    let gone = channel.gone.clone();
+    let gone = opening.gone().clone();
+    let mut denied = None;
+    if let Ok(Destination::Place(place)) = &user.destination {
+        let chosen = tokio::select! {
+            chosen = way::choose(&user, place) => chosen,
+            () = gone.cancelled() => return,
+        };
+        match chosen {
+            Ok(Way::Relay(link)) => return relayed::session(&user, &link, opening, limits).await,
+            Ok(Way::Exec) => {}
+            Err(reason) => denied = Some(reason),
+        }
+    }
+    let channel = opening.accept().await;
     let start = tokio::select! {
         start = begin(&user, &mut requests) => start,
         () = gone.cancelled() => None,
     };
     let Some(start) = start else { return };
+    if let Some(Denied {
+        place,
+        reason,
+        told,
+    }) = denied
+    {
+        let journal = channel.output.meter().journal();
+        let journal = journal.about(|about| about.place = place);
+        journal.note(Kind::TargetDeny {
+            name: user.name.clone(),
+            reason,
+        });
+        return fail(&channel.output, &told).await;
+    }
     match &user.destination {
         Ok(Destination::Place(place)) => {
             exec::run(&user, place, start, channel, requests).await;

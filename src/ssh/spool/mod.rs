@@ -40,7 +40,7 @@ mod valve;
 pub use fifo::Item;
 pub use quota::Quota;
 use shared::Shared;
-pub use valve::{Valve, Valved};
+pub use valve::{Awaited, Valve, Valved};
 
 /// Bounds of one queue.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -60,8 +60,15 @@ impl Valve {
         if let Poll::Ready(output) = first {
             return output;
         }
-        let _awaited = Awaited::new(self);
+        let _awaited = self.awaited();
         what.await
+    }
+
+    /// The stream is read for as long as the returned guard is there.
+    #[must_use]
+    pub fn awaited(&self) -> Awaited {
+        self.change(|state| state.awaited += 1);
+        Awaited(self.clone())
     }
 
     /// Breaks the stream off: it can be neither read nor written from now on.
@@ -94,16 +101,11 @@ impl Valve {
     }
 }
 
-struct Awaited<'a>(&'a Valve);
+/// Something waits for the peer of a [`Valve`]'s stream.
+#[derive(Debug)]
+pub struct Awaited(Valve);
 
-impl<'a> Awaited<'a> {
-    fn new(valve: &'a Valve) -> Self {
-        valve.change(|state| state.awaited += 1);
-        Self(valve)
-    }
-}
-
-impl Drop for Awaited<'_> {
+impl Drop for Awaited {
     fn drop(&mut self) {
         self.0.change(|state| state.awaited -= 1);
     }

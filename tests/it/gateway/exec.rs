@@ -14,7 +14,7 @@ use crate::tools;
 /// Rows 9 to 12.
 #[tokio::test]
 async fn a_hundred_megabytes_in_and_out_and_round() {
-    let Some(gateway) = Gateway::start().await else {
+    let Some(gateway) = Gateway::relaying("").await else {
         return;
     };
     for backend in Backend::ALL {
@@ -40,7 +40,7 @@ async fn a_hundred_megabytes_in_and_out_and_round() {
 /// Rows 19 and 21, and what `-t` means for the streams.
 #[tokio::test]
 async fn a_terminal_is_one() {
-    let Some(gateway) = Gateway::start().await else {
+    let Some(gateway) = Gateway::relaying("").await else {
         return;
     };
     for backend in Backend::ALL {
@@ -61,7 +61,7 @@ async fn a_terminal_is_one() {
 /// Row 23: what is typed reaches the terminal, and its special characters do what they do.
 #[tokio::test]
 async fn keys_that_mean_something() {
-    let Some(gateway) = Gateway::start().await else {
+    let Some(gateway) = Gateway::relaying("").await else {
         return;
     };
     for backend in Backend::ALL {
@@ -84,7 +84,7 @@ async fn keys_that_mean_something() {
 /// Row 29.
 #[tokio::test]
 async fn a_long_command_is_run_and_a_longer_one_refused() {
-    let Some(gateway) = Gateway::start().await else {
+    let Some(gateway) = Gateway::relaying("").await else {
         return;
     };
     for backend in Backend::ALL {
@@ -129,7 +129,7 @@ async fn files_go_both_ways() {
     let (Some(scp), Some(sftp)) = (tools::find("scp"), tools::find("sftp")) else {
         return;
     };
-    let Some(gateway) = Gateway::start().await else {
+    let Some(gateway) = Gateway::relaying("").await else {
         return;
     };
     let file = gateway.folder().join("long");
@@ -172,7 +172,7 @@ async fn rsync_copies_both_ways() {
     let Some(rsync) = tools::find("rsync") else {
         return;
     };
-    let Some(gateway) = Gateway::start().await else {
+    let Some(gateway) = Gateway::relaying("").await else {
         return;
     };
     let source = gateway.folder().join("source");

@@ -23,12 +23,15 @@ mod laptop;
 mod metrics;
 mod recordings;
 mod relay;
+mod relayed;
 
 /// How a pod is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Backend {
     /// To the pod's own sshd, end to end.
     Jump,
+    /// To the pod's own sshd, by a login of the gateway's.
+    Relay,
     /// As a command in the container.
     Exec,
 }
@@ -40,6 +43,7 @@ pub(crate) enum Backend {
 /// | `gw` | the gateway |
 /// | `direct` | the sshd of the pod `sshd`, without anything between |
 /// | `jump` | the same, by the gateway |
+/// | `relay` | the same, by the gateway's own login |
 /// | `exec` | the pod `web`, by the gateway |
 pub(crate) struct Gateway {
     pub(crate) env: TestEnv,
@@ -63,6 +67,36 @@ impl Gateway {
         Self::launch(env, words, &key).await
     }
 
+    /// With a configuration that has it log in to pods: the key is `admin`'s, the pod `sshd` trusts its authority. `more` is
+    /// the rest of the configuration; its events are in `gw/events.jsonl`.
+    pub(crate) async fn relaying(more: &str) -> Option<Self> {
+        tools::find("ssh-keygen")?;
+        tools::find("sshd")?;
+        let env = TestEnv::with(Options::default());
+        let folder = env.home().join("gw");
+        fs::create_dir_all(folder.join("users")).expect("a folder");
+        let key = make_key(&env, "gw/admin").await;
+        let listed = folder.join("users/admin.keys");
+        fs::copy(key.with_extension("pub"), listed).expect("a file");
+        let authority = make_key(&env, "gw/pod_ca").await;
+        let sshd = env.playground.folder().join("sshd/sshd_config");
+        let text = fs::read_to_string(&sshd).expect("a file");
+        let trusts = format!("TrustedUserCAKeys {}.pub\n", authority.display());
+        fs::write(&sshd, text + &trusts).expect("a file");
+        let file = folder.join("gateway.yaml");
+        let config = format!(
+            "version: 1\n\
+             clusters:\n  play: {{}}\n\
+             access:\n  keys: users\n\
+             audit:\n  sinks:\n    - file: events.jsonl\n\
+             relay:\n  authority: pod_ca\n\
+             {more}"
+        );
+        fs::write(&file, config).expect("a file");
+        let words = ["--config", file.to_str().expect("text")];
+        Self::launch(env, &words, &key).await
+    }
+
     /// Runs `kpf gateway` with these words; `key` is what clients log in with.
     pub(crate) async fn launch(env: TestEnv, words: &[&str], key: &Path) -> Option<Self> {
         let ssh = tools::find("ssh")?;
@@ -81,7 +115,7 @@ impl Gateway {
         let direct = address_of_sshd(&env);
         let config = env.playground.folder().join("gateway_config");
         let text = format!(
-            "Host gw exec\n\
+            "Host gw exec relay\n\
              HostName 127.0.0.1\n\
              Port {port}\n\
              User nobody\n\
@@ -117,8 +151,11 @@ impl Gateway {
         );
         // The first value counts, so what is special comes first.
         let text = text.replacen(
-            "Host gw exec\n",
-            "Host exec\nUser web.default\nHost gw exec\n",
+            "Host gw exec relay\n",
+            &format!(
+                "Host exec\nUser web.default\nHost relay\nUser {}+sshd.default\nHost gw exec relay\n",
+                login.user
+            ),
             1,
         );
         fs::write(&config, text).expect("a file");
@@ -188,12 +225,13 @@ pub(crate) async fn make_key(env: &TestEnv, name: &str) -> PathBuf {
 }
 
 impl Backend {
-    pub(crate) const ALL: [Self; 2] = [Self::Jump, Self::Exec];
+    pub(crate) const ALL: [Self; 3] = [Self::Jump, Self::Relay, Self::Exec];
 
     /// The host that is reached so.
     pub(crate) fn host(self) -> &'static str {
         match self {
             Self::Jump => "jump",
+            Self::Relay => "relay",
             Self::Exec => "exec",
         }
     }

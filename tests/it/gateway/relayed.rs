@@ -1,0 +1,180 @@
+//! Logins by the gateway to a pod's own sshd: when there is one, as whom, and what is written down of it.
+
+use std::fs;
+use std::net::TcpListener;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Gateway, says};
+use crate::program::{Ended, Process, run};
+
+fn events(gateway: &Gateway, kind: &str) -> Vec<Value> {
+    let file = gateway.env.home().join("gw/events.jsonl");
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let events = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    events
+        .filter(|event: &Value| event["type"] == kind)
+        .collect()
+}
+
+async fn ssh(gateway: &Gateway, user: &str, command: &str) -> Ended {
+    let user = format!("-oUser={user}");
+    run(gateway.ssh(&[&user, "-oLogLevel=INFO", "gw", command])).await
+}
+
+/// What an sshd says of a connection, and no container does.
+const IS_SSHD: &str = "test -n \"$SSH_CONNECTION\"";
+
+#[tokio::test]
+async fn a_pod_with_an_sshd_is_logged_in_to_and_others_are_not() {
+    let Some(gateway) =
+        Gateway::relaying("policy:\n  - name: all\n    default_login: nobody-here\n").await
+    else {
+        return;
+    };
+    // Its port 22 greets, so this is a login; the default one is nobody's.
+    let ended = ssh(&gateway, "sshd.default", "true").await;
+    assert_eq!(ended.code, 255);
+    assert!(
+        ended
+            .stderr
+            .contains("does not let nobody-here in with the gateway's certificate"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(ended.stderr.matches("kpf: ").count(), 1, "{}", ended.stderr);
+    let denied = events(&gateway, "target.deny");
+    assert_eq!(denied[0]["login"], "nobody-here");
+    assert_eq!(denied[0]["backend"], "relay");
+    // Its own account is somebody's.
+    let pod = gateway.env.playground.ssh().unwrap().user;
+    let ended = ssh(&gateway, &format!("{pod}+sshd.default"), IS_SSHD).await;
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let ended = ssh(&gateway, "web.default", IS_SSHD).await;
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    let started = events(&gateway, "session.start");
+    assert_eq!(started[0]["backend"], "relay");
+    assert_eq!(started[0]["login"], pod);
+    assert_eq!(started[1]["backend"], "exec");
+    let ended = events(&gateway, "session.end");
+    assert_eq!(ended[0]["exit"], 0);
+    assert_eq!(ended[1]["exit"], 1);
+    let log = fs::read_to_string(gateway.folder().join("sshd/log")).unwrap();
+    assert!(log.contains("kpf:admin:"), "{log}");
+}
+
+#[tokio::test]
+async fn who_asks_for_a_login_gets_it_or_nothing() {
+    let policy = "policy:\n  - name: a\n    namespaces: [team-a]\n    backends: [exec]\n  - name: rest\n    logins: [nobody, root]\n    default_login: nobody\n";
+    let Some(gateway) = Gateway::relaying(policy).await else {
+        return;
+    };
+    for (user, part) in [
+        // There is no sshd.
+        ("root+web.default", "nothing speaks SSH on port 22"),
+        ("admin+sshd.default", "does not allow this login"),
+        ("root+web.team-a", "allows no login to the pod's sshd"),
+    ] {
+        let ended = ssh(&gateway, user, "echo no").await;
+        assert_eq!(ended.code, 255, "{user}");
+        assert_eq!(ended.stdout, b"", "{user}");
+        assert!(ended.stderr.contains(part), "{user}: {}", ended.stderr);
+        assert_eq!(ended.stderr.matches("kpf: ").count(), 1, "{}", ended.stderr);
+    }
+    let Some(laptop) = Gateway::start().await else {
+        return;
+    };
+    let ended = ssh(&laptop, "root+sshd.default", "echo no").await;
+    assert_eq!(ended.code, 255);
+    assert!(
+        ended.stderr.contains("logs in to no pod's sshd"),
+        "{}",
+        ended.stderr
+    );
+    let ended = ssh(&laptop, "sshd.default", "echo yes").await;
+    assert_eq!(ended.stdout, b"yes\n", "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn ports_and_sockets_are_reached_by_the_sshd_as_the_policy_allows() {
+    let policy = "policy:\n  - name: all\n    forwards: [\"localhost:*\", \"*.example:22\"]\n";
+    let Some(gateway) = Gateway::relaying(policy).await else {
+        return;
+    };
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = target.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = target.accept() {
+            use std::io::Write as _;
+            let _ = stream.write_all(b"hello\n");
+        }
+    });
+    let to = format!("localhost:{port}");
+    let mut forwarded = Process::start(gateway.fed(&["-W", &to, "relay"]));
+    says(&mut forwarded, "hello").await;
+    drop(forwarded.stdin.take());
+    assert_eq!(forwarded.code().await, 0);
+    let opened = events(&gateway, "channel.open");
+    let opened = opened.iter().find(|it| it["ctype"] == "direct-tcpip");
+    assert_eq!(opened.unwrap()["backend"], "relay");
+    // The pod's own words.
+    let ended = run(gateway.ssh(&["-oLogLevel=INFO", "-W", "localhost:1", "relay"])).await;
+    assert_eq!(ended.code, 255);
+    assert!(ended.stderr.contains("onnect"), "{}", ended.stderr);
+    // Sockets are not listed.
+    let local = gateway.folder().join("local.sock");
+    let remote = gateway.folder().join("remote.sock");
+    let forward = format!("{}:{}", local.display(), remote.display());
+    let mut session = Process::start(gateway.ssh(&["-L", &forward, "relay", "echo up; sleep 20"]));
+    says(&mut session, "up").await;
+    let mut stream = std::os::unix::net::UnixStream::connect(&local).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    let mut heard = Vec::new();
+    std::io::Read::read_to_end(&mut stream, &mut heard).unwrap();
+    assert_eq!(heard, b"");
+    let denied = events(&gateway, "channel.deny");
+    let denied = denied
+        .iter()
+        .find(|it| it["ctype"] == "direct-streamlocal@openssh.com");
+    assert_eq!(
+        denied.unwrap()["reason"],
+        "the gateway's policy does not allow this socket"
+    );
+}
+
+/// What the gateway's own gate has refused is not asked for in the pod.
+#[tokio::test]
+async fn a_key_is_held_to_its_options() {
+    let Some(gateway) = Gateway::relaying("").await else {
+        return;
+    };
+    let listed = gateway.env.home().join("gw/users/admin.keys");
+    let key = fs::read_to_string(&listed).unwrap();
+    fs::write(&listed, format!("no-pty,command=\"echo forced\" {key}")).unwrap();
+    gateway.process.signal(rustix::process::Signal::HUP);
+    crate::program::until("it is read", || {
+        !events(&gateway, "gateway.config").is_empty()
+    })
+    .await;
+    for words in [
+        &["relay", "echo mine"][..],
+        &["relay"],
+        &["-s", "relay", "sftp"],
+    ] {
+        let ended = run(gateway.ssh(words)).await;
+        assert_eq!(ended.stdout, b"forced\n", "{words:?} {}", ended.stderr);
+        assert_eq!(ended.code, 0);
+    }
+    let ended = run(gateway.ssh(&["-oLogLevel=INFO", "-tt", "relay", "true"])).await;
+    assert!(
+        ended.stderr.contains("PTY allocation request failed"),
+        "{}",
+        ended.stderr
+    );
+    let ended = run(gateway.ssh(&["-oLogLevel=INFO", "-W", "localhost:22", "relay"])).await;
+    assert_eq!(ended.code, 255);
+    assert!(ended.stderr.contains("may not forward"), "{}", ended.stderr);
+}
