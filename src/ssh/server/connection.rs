@@ -27,6 +27,8 @@ use crate::ssh::spool::{self, Reader, Valve, Writer};
 use crate::ssh::way::Ways;
 use crate::ssh::{jump, relayed, session};
 
+/// How long a client may take to leave after its last session, where the gateway is being stopped.
+const PARTING: Duration = Duration::from_secs(1);
 /// How often the clock is looked at for the end of a credential.
 const CLOCK: Duration = Duration::from_secs(30);
 /// Before the end of a connection terminals are told so.
@@ -239,8 +241,16 @@ impl Connection {
         let stopped = async {
             self.shared.stop.cancelled().await;
             // What runs may go on for a while.
+            let runs = *self.channels.borrow() > 0;
+            let ended = async {
+                self.without_channels().await;
+                // Its client leaves by itself; one that is told to would forget how the session has ended.
+                if runs {
+                    sleep(PARTING).await;
+                }
+            };
             tokio::select! {
-                () = self.without_channels() => {}
+                () = ended => {}
                 () = self.shared.close.cancelled() => {}
             }
         };
