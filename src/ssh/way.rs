@@ -161,15 +161,24 @@ impl Ways {
 /// Why a pod takes no sessions, or none in a container: its owner says so. Fit to print.
 #[must_use]
 pub fn closed(place: &Place, found: &Found) -> Option<String> {
-    match found.annotations.get(WAY)?.as_str() {
-        "off" => Some(format!(
+    match found.annotations.get(WAY).map(String::as_str) {
+        Some("off") => Some(format!(
             "{place}: the pod takes no sessions (its annotation {WAY} is \"off\")"
         )),
-        "relay" => Some(format!(
+        Some("relay") => Some(format!(
             "{place}: the pod takes sessions by its own sshd only (its annotation {WAY} is \"relay\"), and the gateway may not or cannot log in there"
         )),
-        _ => None,
+        Some("exec") => None,
+        _ => is_machine(found).then(|| {
+            format!(
+                "{place}: a session in the container would be beside the virtual machine, not in it, and the gateway may not or cannot log in there"
+            )
+        }),
     }
+}
+
+fn is_machine(found: &Found) -> bool {
+    found.labels.get(MACHINE.0).map(String::as_str) == Some(MACHINE.1)
 }
 
 /// Finds the way for a user at the place of their connection, and logs in where that is it. Cancel-safe. Where it is a
@@ -254,7 +263,6 @@ impl Choice<'_> {
         let (place, grant) = (self.place, &self.grant);
         let found = self.user.reach.container(place).await?;
         let annotated = |key| found.annotations.get(key).map(String::as_str);
-        let is_machine = found.labels.get(MACHINE.0).map(String::as_str) == Some(MACHINE.1);
         let must = match annotated(WAY) {
             Some("relay") => true,
             Some("exec") if place.login().is_some() => {
@@ -275,7 +283,12 @@ impl Choice<'_> {
                     None => Ok(Way::Exec),
                 };
             }
-            _ => place.login().is_some() || is_machine || !grant.allows(Backend::Exec) || was_relay,
+            _ => {
+                place.login().is_some()
+                    || is_machine(&found)
+                    || !grant.allows(Backend::Exec)
+                    || was_relay
+            }
         };
         match self.relay(&found, must).await? {
             Some(link) => {

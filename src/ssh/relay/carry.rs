@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::client::{ExitSignal, Mark};
@@ -18,6 +18,9 @@ const STDERR: u32 = 1;
 const FAREWELL: Duration = Duration::from_secs(2);
 /// How long a pod may take nothing of what a user has sent who has closed the channel.
 const STALL: Duration = Duration::from_secs(30);
+/// How long a session's EOF waits for the exit status, which an sshd sends right after it. A client that has sent its own
+/// closes the channel when it has both, and russh 0.65 forgets a channel that is closed: the status would be lost.
+const STATUS: Duration = Duration::from_secs(5);
 /// The exit status of a session that was cut off, as ssh has it.
 const CUT_OFF: u32 = 255;
 
@@ -128,7 +131,7 @@ pub async fn carry<N: Near>(
     let mut forth = pin!(forth(input, &outgoing, &sent));
     let mut delivered = false;
     let end = {
-        let mut back = pin!(back.carry(&mut far.incoming));
+        let mut back = pin!(back.carry(kind, &mut far.incoming));
         loop {
             tokio::select! {
                 biased;
@@ -234,10 +237,19 @@ struct Back<'a, N> {
 }
 
 impl<N: Near> Back<'_, N> {
-    async fn carry(&mut self, incoming: &mut spool::Reader<Mark>) -> End {
+    async fn carry(&mut self, kind: Kind, incoming: &mut spool::Reader<Mark>) -> End {
         let mut stream = None;
+        // Until when an EOF is held back.
+        let mut held = None;
         loop {
-            let passed = match incoming.next().await {
+            let next = match held {
+                None => incoming.next().await,
+                Some(until) => match timeout_at(until, incoming.next()).await {
+                    Ok(next) => next,
+                    Err(_) => Ok(Some(Item::Mark(Mark::Eof))),
+                },
+            };
+            let passed = match next {
                 Ok(Some(Item::Data(data))) => {
                     let length = data.len() as u64;
                     let passed = self.near.data(stream, data).await;
@@ -248,21 +260,43 @@ impl<N: Near> Back<'_, N> {
                     stream = new;
                     Ok(())
                 }
-                Ok(Some(Item::Mark(Mark::Eof))) => self.near.tell(News::Eof).await,
+                Ok(Some(Item::Mark(Mark::Eof))) => {
+                    let has_ended = self.status.is_some() || self.signal.is_some();
+                    if kind == Kind::Session && !has_ended && held.is_none() {
+                        held = Some(Instant::now() + STATUS);
+                        Ok(())
+                    } else {
+                        held = None;
+                        self.near.tell(News::Eof).await
+                    }
+                }
                 Ok(Some(Item::Mark(Mark::ExitStatus(status)))) => {
                     self.status = Some(status);
-                    self.near.tell(News::ExitStatus(status)).await
+                    let told = self.near.tell(News::ExitStatus(status)).await;
+                    told.and(self.tell_held(&mut held).await)
                 }
                 Ok(Some(Item::Mark(Mark::ExitSignal(signal)))) => {
                     self.signal = Some(crate::untrusted::printable(&signal.name, 32));
-                    self.near.tell(News::ExitSignal(signal)).await
+                    let told = self.near.tell(News::ExitSignal(signal)).await;
+                    told.and(self.tell_held(&mut held).await)
                 }
-                Ok(Some(Item::Mark(Mark::Close)) | None) => return End::Closed,
+                Ok(Some(Item::Mark(Mark::Close)) | None) => {
+                    // a close says as much to who is gone
+                    let _ = self.tell_held(&mut held).await;
+                    return End::Closed;
+                }
                 Err(error) => return End::CutOff(error.to_string()),
             };
             if passed.is_err() {
                 return End::Left;
             }
+        }
+    }
+
+    async fn tell_held(&self, held: &mut Option<Instant>) -> Result<(), NearGone> {
+        match held.take() {
+            Some(_) => self.near.tell(News::Eof).await,
+            None => Ok(()),
         }
     }
 }

@@ -28,7 +28,6 @@ use crate::ssh::request::Request;
 use crate::ssh::spool::{self, Reader, Valve, Writer};
 use crate::ssh::way::Ways;
 use crate::ssh::{jump, relayed, session};
-
 /// How often the clock is looked at for the end of a credential.
 const CLOCK: Duration = Duration::from_secs(30);
 /// Before the end of a connection terminals are told so.

@@ -178,3 +178,86 @@ async fn a_key_is_held_to_its_options() {
     assert_eq!(ended.code, 255);
     assert!(ended.stderr.contains("may not forward"), "{}", ended.stderr);
 }
+
+/// The pod's owner has a say.
+#[tokio::test]
+async fn annotations_and_virtual_machines() {
+    let Some(gateway) = Gateway::relaying("").await else {
+        return;
+    };
+    let login = gateway.env.playground.ssh().unwrap().user;
+    let annotate = |annotations: Value| {
+        let change = move |pod: &mut Value| pod["metadata"]["annotations"] = annotations;
+        let playground = &gateway.env.playground;
+        playground.update_pod("default", "sshd", change);
+    };
+    let relay = serde_json::json!({ "kpf.dev/ssh": "relay", "kpf.dev/ssh-login": login });
+    annotate(relay);
+    let ended = ssh(&gateway, "sshd.default", IS_SSHD).await;
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    annotate(serde_json::json!({ "kpf.dev/ssh": "relay", "kpf.dev/ssh-port": "1" }));
+    let ended = ssh(&gateway, "sshd.default", IS_SSHD).await;
+    assert_eq!(ended.code, 255);
+    let says = "nothing speaks SSH on port 1";
+    assert!(ended.stderr.contains(says), "{}", ended.stderr);
+    annotate(serde_json::json!({ "kpf.dev/ssh": "exec" }));
+    let ended = ssh(&gateway, "sshd.default", IS_SSHD).await;
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    annotate(serde_json::json!({ "kpf.dev/ssh": "off" }));
+    for user in ["sshd.default", "+sshd.default+sshd", "root+sshd.default"] {
+        let ended = ssh(&gateway, user, "echo no").await;
+        assert_eq!((ended.code, &ended.stdout[..]), (255, &b""[..]), "{user}");
+        let says = "the pod takes no sessions";
+        assert!(ended.stderr.contains(says), "{user}: {}", ended.stderr);
+    }
+    // A machine has no sessions beside it.
+    let label = |pod: &mut Value| pod["metadata"]["labels"]["kubevirt.io"] = "virt-launcher".into();
+    gateway.env.playground.update_pod("default", "web", label);
+    for (user, says) in [
+        ("web.default", "nothing speaks SSH"),
+        ("+web.default+main", "beside the virtual machine"),
+    ] {
+        let ended = ssh(&gateway, user, "echo no").await;
+        assert_eq!((ended.code, &ended.stdout[..]), (255, &b""[..]), "{user}");
+        assert!(ended.stderr.contains(says), "{user}: {}", ended.stderr);
+    }
+}
+
+#[tokio::test]
+async fn another_host_key_of_the_same_pod_is_refused_and_written_down() {
+    let Some(gateway) = Gateway::relaying("").await else {
+        return;
+    };
+    let ended = run(gateway.ssh(&["relay", "true"])).await;
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let folder = gateway.folder().join("sshd");
+    fs::copy(folder.join("client_key"), folder.join("host_key")).unwrap();
+    let ended = run(gateway.ssh(&["relay", "true"])).await;
+    assert_eq!(ended.code, 255);
+    let says = "shows another host key than before";
+    assert!(ended.stderr.contains(says), "{}", ended.stderr);
+    let denied = events(&gateway, "target.deny");
+    assert_eq!(denied.len(), 1);
+    assert!(denied[0]["reason"].as_str().unwrap().contains(says));
+    assert_eq!(denied[0]["pod"], "sshd");
+}
+
+#[tokio::test]
+async fn what_is_not_relayed_is_refused() {
+    let Some(gateway) = Gateway::relaying("policy:\n  - name: all\n    agent: true\n").await else {
+        return;
+    };
+    let words = [
+        "-oLogLevel=INFO",
+        "-oExitOnForwardFailure=yes",
+        "-R",
+        "0:localhost:1",
+    ];
+    let ended = run(gateway.ssh(&[&words[..], &["relay", "echo no"]].concat())).await;
+    assert_eq!((ended.code, &ended.stdout[..]), (255, &b""[..]));
+    assert!(
+        ended.stderr.contains("remote port forwarding failed"),
+        "{}",
+        ended.stderr
+    );
+}
