@@ -1,4 +1,4 @@
-//! By which of two ways the sessions of a connection get into their pod: a login to the pod's own sshd ([`relay`]), or a
+//! By which of two ways the sessions of a connection get into their pod: a login to the pod's own sshd ([`relay`](super::relay)), or a
 //! command in a container. It is found out once for a connection, which keeps to its pod.
 //!
 //! The pod's owner can say it by an annotation; so does the user with a login (`root+pod.ns`: only an sshd has those) or a
