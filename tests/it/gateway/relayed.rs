@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{Gateway, says};
-use crate::program::{Ended, Process, run};
+use crate::program::{Ended, Process, run, until};
 
 fn events(gateway: &Gateway, kind: &str) -> Vec<Value> {
     let file = gateway.env.home().join("gw/events.jsonl");
@@ -236,6 +236,10 @@ async fn another_host_key_of_the_same_pod_is_refused_and_written_down() {
     assert_eq!(ended.code, 255);
     let says = "shows another host key than before";
     assert!(ended.stderr.contains(says), "{}", ended.stderr);
+    until("it is written down", || {
+        !events(&gateway, "target.deny").is_empty()
+    })
+    .await;
     let denied = events(&gateway, "target.deny");
     assert_eq!(denied.len(), 1);
     assert!(denied[0]["reason"].as_str().unwrap().contains(says));
