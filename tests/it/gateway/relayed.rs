@@ -26,6 +26,26 @@ async fn ssh(gateway: &Gateway, user: &str, command: &str) -> Ended {
 /// What an sshd says of a connection, and no container does.
 const IS_SSHD: &str = "test -n \"$SSH_CONNECTION\"";
 
+/// Waits for so many of them: they are written by a task of their own.
+async fn written(gateway: &Gateway, kind: &str, count: usize) -> Vec<Value> {
+    until("events are written", || {
+        events(gateway, kind).len() >= count
+    })
+    .await;
+    events(gateway, kind)
+}
+
+/// Waits for one about such a channel.
+async fn of_channel(gateway: &Gateway, kind: &str, ctype: &str) -> Value {
+    let found = || {
+        events(gateway, kind)
+            .into_iter()
+            .find(|it| it["ctype"] == ctype)
+    };
+    until("an event is written", || found().is_some()).await;
+    found().unwrap()
+}
+
 #[tokio::test]
 async fn a_pod_with_an_sshd_is_logged_in_to_and_others_are_not() {
     let Some(gateway) =
@@ -44,7 +64,7 @@ async fn a_pod_with_an_sshd_is_logged_in_to_and_others_are_not() {
         ended.stderr
     );
     assert_eq!(ended.stderr.matches("kpf: ").count(), 1, "{}", ended.stderr);
-    let denied = events(&gateway, "target.deny");
+    let denied = written(&gateway, "target.deny", 1).await;
     assert_eq!(denied[0]["login"], "nobody-here");
     assert_eq!(denied[0]["backend"], "relay");
     // Its own account is somebody's.
@@ -53,11 +73,11 @@ async fn a_pod_with_an_sshd_is_logged_in_to_and_others_are_not() {
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     let ended = ssh(&gateway, "web.default", IS_SSHD).await;
     assert_eq!(ended.code, 1, "{}", ended.stderr);
-    let started = events(&gateway, "session.start");
+    let started = written(&gateway, "session.start", 2).await;
     assert_eq!(started[0]["backend"], "relay");
     assert_eq!(started[0]["login"], pod);
     assert_eq!(started[1]["backend"], "exec");
-    let ended = events(&gateway, "session.end");
+    let ended = written(&gateway, "session.end", 2).await;
     assert_eq!(ended[0]["exit"], 0);
     assert_eq!(ended[1]["exit"], 1);
     let log = fs::read_to_string(gateway.folder().join("sshd/log")).unwrap();
@@ -115,9 +135,8 @@ async fn ports_and_sockets_are_reached_by_the_sshd_as_the_policy_allows() {
     says(&mut forwarded, "hello").await;
     drop(forwarded.stdin.take());
     assert_eq!(forwarded.code().await, 0);
-    let opened = events(&gateway, "channel.open");
-    let opened = opened.iter().find(|it| it["ctype"] == "direct-tcpip");
-    assert_eq!(opened.unwrap()["backend"], "relay");
+    let opened = of_channel(&gateway, "channel.open", "direct-tcpip").await;
+    assert_eq!(opened["backend"], "relay");
     // The pod's own words.
     let ended = run(gateway.ssh(&["-oLogLevel=INFO", "-W", "localhost:1", "relay"])).await;
     assert_eq!(ended.code, 255);
@@ -135,12 +154,10 @@ async fn ports_and_sockets_are_reached_by_the_sshd_as_the_policy_allows() {
     let mut heard = Vec::new();
     std::io::Read::read_to_end(&mut stream, &mut heard).unwrap();
     assert_eq!(heard, b"");
-    let denied = events(&gateway, "channel.deny");
-    let denied = denied
-        .iter()
-        .find(|it| it["ctype"] == "direct-streamlocal@openssh.com");
+    let ctype = "direct-streamlocal@openssh.com";
+    let denied = of_channel(&gateway, "channel.deny", ctype).await;
     assert_eq!(
-        denied.unwrap()["reason"],
+        denied["reason"],
         "the gateway's policy does not allow this socket"
     );
 }
@@ -155,7 +172,7 @@ async fn a_key_is_held_to_its_options() {
     let key = fs::read_to_string(&listed).unwrap();
     fs::write(&listed, format!("no-pty,command=\"echo forced\" {key}")).unwrap();
     gateway.process.signal(rustix::process::Signal::HUP);
-    crate::program::until("it is read", || {
+    until("it is read", || {
         !events(&gateway, "gateway.config").is_empty()
     })
     .await;
@@ -236,11 +253,7 @@ async fn another_host_key_of_the_same_pod_is_refused_and_written_down() {
     assert_eq!(ended.code, 255);
     let says = "shows another host key than before";
     assert!(ended.stderr.contains(says), "{}", ended.stderr);
-    until("it is written down", || {
-        !events(&gateway, "target.deny").is_empty()
-    })
-    .await;
-    let denied = events(&gateway, "target.deny");
+    let denied = written(&gateway, "target.deny", 1).await;
     assert_eq!(denied.len(), 1);
     assert!(denied[0]["reason"].as_str().unwrap().contains(says));
     assert_eq!(denied[0]["pod"], "sshd");
